@@ -1,0 +1,6 @@
+"""The face of AutoTTS."""
+
+
+def main() -> int:
+    """Run the `autotts` command."""
+    raise SystemExit("autotts: no sub-commands yet")

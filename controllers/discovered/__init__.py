@@ -1,0 +1,1 @@
+"""Controllers that searches found, each with a header that says where it came from."""

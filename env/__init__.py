@@ -1,0 +1,1 @@
+"""The measuring instrument: store, replay, costs, grading, isolation, evaluation, Gymnasium."""

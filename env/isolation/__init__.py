@@ -1,0 +1,1 @@
+"""Running untrusted controllers in locked-down child processes."""

@@ -1,0 +1,1 @@
+"""Who improves controllers: proposers, the loop, the archive, feedback and the report."""

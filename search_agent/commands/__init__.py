@@ -1,0 +1,1 @@
+"""Sub-commands of `autotts` that search and report."""
