@@ -1,0 +1,89 @@
+"""What a proposer is: something that looks at a workbench and hands back one controller file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from search_agent.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one proposal cost in model calls; `cost_usd` is None where a price is not known."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float | None = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Sum of both; an unknown price makes the sum unknown."""
+        known = self.cost_usd is not None and other.cost_usd is not None
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.cost_usd + other.cost_usd if known else None,
+        )
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One controller file and where it came from.
+
+    Attributes:
+        source: the text of the controller module.
+        summary: one or two sentences: what it does differently, and why.
+        parent: the round it was derived from; None for a fresh start.
+        usage: what it cost to get.
+    """
+
+    source: str
+    summary: str
+    parent: int | None = None
+    usage: Usage = Usage()
+
+
+class ProposerError(Exception):
+    """No proposal this round. The search records it as the round's outcome and goes on.
+
+    Args:
+        message: one sentence, shown to the user and to later rounds.
+        usage: what the attempt cost all the same.
+        fatal: the same would happen every round (no such model, budget spent): the search stops
+            proposing at once and keeps what it has; the round is not archived, so a resumed run
+            tries it again.
+    """
+
+    def __init__(self, message: str, usage: Usage | None = None, *, fatal: bool = False) -> None:
+        super().__init__(message)
+        self.usage = usage or Usage()
+        self.fatal = fatal
+
+
+class Proposer(Protocol):
+    """Writes controllers. One call a round; it may keep nothing between rounds.
+
+    Whatever a proposal depends on comes from the workbench (the archive, the round's number, a
+    generator seeded by both), so a killed run that is resumed goes on as if nothing had happened.
+
+    Attributes:
+        name: as in `--proposer`.
+        trusted: True only where we assemble the programs ourselves; those run in-process.
+        stamps: caveats that every round of this proposer carries ("proposer not isolated").
+        settings: the options that determine what it proposes, JSON-able, never a key; they go into
+            `run.json` and a resumed run must have the same.
+    """
+
+    name: str
+    trusted: bool
+    stamps: tuple[str, ...]
+    settings: dict[str, object]
+
+    def propose(self, bench: Workbench) -> Proposal:
+        """Return the next controller, or raise `ProposerError`."""
+        ...
