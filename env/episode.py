@@ -1,0 +1,433 @@
+"""A controller's view of one problem, and the runner that drives many such episodes in lockstep.
+
+This file also runs inside the locked-down child process, where the standard library is all there is; that is
+why frames are packed here with `array` and `struct`, and unpacked on the trusted side by `env.frames`.
+
+A frame goes out with the actions of every episode that is ready, and a reply comes back for some or all of the
+episodes that wait. Replay answers all of them at once; a live model answers them out of step. Integers are
+little-endian and 32 bits wide unless stated.
+
+    frame  HEADER: magic, round, actions A, ids I, finals F, notes N, text bytes T
+           action[A]: episode, kind, probe (0 or 1), count, argument
+           id[I]: of the actions in order; behind an `extend` with argument -1, as many segment counts
+           final[F]: episode, answer code (-1 none), bytes of its error text (0: it returned)
+           note[N]: episode, bytes of its text
+           text[T]: the finals' error texts, then the notes', UTF-8
+    reply  REPLY: magic, round, actions A, rows R, columns (CHILDREN | CONFIDENCE | PRM), PRM scores S
+           action[A]: episode, rows (negative: refused, see REFUSALS); prunes are not answered
+           ledger[A] of 64 bits: decode, probe, prm, sequential tokens of the episode so far
+           row[R]: answer code, tokens decoded in this round, depth; then end[R] as bytes
+           and, where the columns say so: children left[R], confidence[R] as float32, PRM counts[R], scores[S] as float32
+"""
+
+import random
+import struct
+from array import array
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from types import coroutine
+from typing import Any, NamedTuple
+
+MAGIC = 0x31535454
+HEADER = struct.Struct("<7I")
+REPLY = struct.Struct("<6I")
+BRANCH, EXTEND, FINISH, PROBE, SCORE, FORK, PRUNE = range(1, 8)
+KINDS = ("", "branch", "extend", "finish", "probe", "score", "fork", "prune")
+CHILDREN, CONFIDENCE, PRM = 1, 2, 4
+UNASKED, UNPARSED = -2, -1
+ENDS = (None, "stop", "length", "exhausted", "pruned")
+REFUSALS = (
+    "",
+    "unknown branch id: ids are those that branch() and fork() returned in this episode",
+    "a branch may appear only once in a round",
+    "a negative count: ask for zero or more",
+    "this store has no forks: `fork` needs a store collected with trees",
+    "this store has no process-reward-model scores: `score` needs a store collected with --prm",
+    "unknown arm: see the arms this store was collected with",
+    "unknown action",
+    "too many actions in one round",
+)
+MAX_ROUNDS = 20_000
+MAX_ACTIONS = 256
+MAX_ERROR = 1_000
+MAX_NOTE = 500
+
+NO_IDS = array("i")
+
+Request = tuple[int, bool, "array[int]", int, int]
+Action = Generator[Any, Any, Any]
+
+
+class ControllerError(Exception):
+    """A controller misused its episode; recorded as the outcome of that episode."""
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not -(2**31) <= value < 2**31:
+        raise ControllerError(f"{value!r:.40} is not a whole number of 32 bits")
+    return value
+
+
+def _count(value: Any) -> int:
+    if _whole(value) < 0:
+        raise ControllerError(REFUSALS[3])
+    return int(value)
+
+
+class Spent(NamedTuple):
+    """Tokens an episode has used so far; `sequential` counts a round as its longest branch."""
+
+    decode: int
+    probe: int
+    prm: int
+    sequential: int
+
+    @property
+    def total(self) -> int:
+        """Decoded, probe and PRM tokens together."""
+        return self.decode + self.probe + self.prm
+
+
+class Reply:
+    """One reply frame, decoded into plain lists (faster to index from Python than any array type)."""
+
+    __slots__ = ("actions", "answer", "children", "confidence", "depth", "end", "ledger", "prm", "tokens")
+
+    def __init__(self, frame: bytes | bytearray) -> None:
+        magic, _, actions, rows, columns, scores = REPLY.unpack_from(frame)
+        if magic != MAGIC:
+            raise EOFError("not a reply frame")
+        view, at = memoryview(frame), REPLY.size
+
+        def take(code: str, count: int) -> Any:
+            nonlocal at
+            size = count * (8 if code == "q" else 1 if code == "B" else 4)
+            part = view[at : at + size].cast(code)
+            at += size
+            return part
+
+        self.actions = take("i", 2 * actions).tolist()
+        self.ledger = take("q", 4 * actions)
+        self.answer = take("i", rows).tolist()
+        self.tokens = take("i", rows)
+        self.depth = take("i", rows)
+        self.end = bytes(take("B", rows))
+        self.children = take("i", rows).tolist() if columns & CHILDREN else None
+        self.confidence = take("f", rows).tolist() if columns & CONFIDENCE else None
+        self.prm: list[list[float]] | None = None
+        if columns & PRM:
+            counts, values = take("i", rows).tolist(), iter(take("f", scores).tolist())
+            self.prm = [[next(values) for _ in range(count)] for count in counts]
+
+
+    def forget(self) -> None:
+        """Let go of what every episode has read by now; tokens, depths and ledgers are still read on demand."""
+        self.actions = self.answer = self.end = self.children = self.confidence = self.prm = None
+
+
+class Episode:
+    """The `ep` of a controller: its actions, and what they have revealed so far (lists indexed by branch id).
+
+    Attributes:
+        answer: latest known answer code; None = never asked, -1 = nothing could be parsed.
+        done: why the branch ended: None (it has not), "stop", "length", "exhausted" (the store holds no
+            continuation) or "pruned".
+        prm: step scores of the path, as far as `score` was asked.
+        confidence: group confidence of the latest segment, where the store has it.
+        children: how many forks are left at the branch's current node, where the store has forks.
+        max_branches: the ceiling on branches opened at the root.
+    """
+
+    def __init__(self, seed_key: int, max_branches: int, tracing: bool = False) -> None:
+        self.max_branches = max_branches
+        self.answer: list[int | None] = []
+        self.done: list[str | None] = []
+        self.prm: list[list[float]] = []
+        self.confidence: list[float | None] = []
+        self.children: list[int] = []
+        self._seed_key = seed_key
+        self._rng: random.Random | None = None
+        self._tokens: list[int] = []
+        self._depth: list[int] = []
+        self._unread: list[tuple[Sequence[int], Reply, int, int]] = []
+        self._ledger: tuple[Reply, int] | None = None
+        self._pruned: list[int] = []
+        self._notes: list[bytes] | None = [] if tracing else None
+
+    @property
+    def rng(self) -> random.Random:
+        """The episode's random generator, seeded by its seed alone."""
+        if self._rng is None:
+            self._rng = random.Random(self._seed_key)
+        return self._rng
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens decoded by each branch so far."""
+        self._catch_up()
+        return self._tokens
+
+    @property
+    def depth(self) -> list[int]:
+        """Segments each branch has run through, from the root."""
+        self._catch_up()
+        return self._depth
+
+    @property
+    def spent(self) -> Spent:
+        """The ledger of this episode."""
+        if self._ledger is None:
+            return Spent(0, 0, 0, 0)
+        reply, action = self._ledger
+        return Spent(*reply.ledger[4 * action : 4 * action + 4])
+
+    @coroutine
+    def branch(self, n: int, probe: bool = True, arm: int = 0) -> Action:
+        """Open n branches through their first segment; returns their ids (fewer where the store runs out)."""
+        answer = yield BRANCH, bool(probe), NO_IDS, _whole(n), _whole(arm)
+        return self._open(answer)
+
+    @coroutine
+    def fork(self, id: int, n: int, probe: bool = True) -> Action:
+        """Open n branches from this branch's current node, each through its first segment; returns their ids."""
+        answer = yield FORK, bool(probe), NO_IDS, _whole(n), _whole(id)
+        born = self._open(answer)
+        if self.children:
+            self.children[id] -= len(born)
+        for child in born:
+            self.prm[child] = list(self.prm[id])
+        return born
+
+    @coroutine
+    def extend(self, ids: Iterable[int], segments: int | Sequence[int] = 1, probe: bool = True) -> Action:
+        """Advance each branch by `segments` (one number, or one a branch); one that has ended stays as it is."""
+        ids = array("i", ids)
+        if isinstance(segments, int):
+            answer = yield EXTEND, bool(probe), ids, len(ids), _count(segments)
+        else:
+            many = array("i", map(_count, segments))
+            if len(many) != len(ids):
+                raise ControllerError(f"{len(many)} segment counts for {len(ids)} branches: give one each")
+            answer = yield EXTEND, bool(probe), ids + many, len(ids), -1
+        self._read(ids, *answer)
+
+    @coroutine
+    def finish(self, ids: Iterable[int]) -> Action:
+        """Advance each branch to its end."""
+        ids = array("i", ids)
+        self._read(ids, *(yield FINISH, False, ids, len(ids), 0))
+
+    @coroutine
+    def probe(self, ids: Iterable[int]) -> Action:
+        """Ask each branch what it would answer now; paid once a node."""
+        ids = array("i", ids)
+        self._read(ids, *(yield PROBE, True, ids, len(ids), 0))
+
+    @coroutine
+    def score(self, ids: Iterable[int]) -> Action:
+        """Have the process reward model score each branch's path so far; paid for the part not yet scored."""
+        ids = array("i", ids)
+        reply, action, start, stop = yield SCORE, False, ids, len(ids), 0
+        self._read(ids, reply, action, start, stop)
+        if reply.prm is not None:
+            for i, scores in zip(ids, reply.prm[start:stop], strict=True):
+                self.prm[i] = scores
+
+    @coroutine
+    def together(self, *actions: Action) -> Action:
+        """Several actions in one round: their costs add up, the critical path takes their maximum."""
+        requests = [action.send(None) for action in actions]
+        if any(type(request) is not tuple for request in requests):
+            raise ControllerError("together() takes branch, extend, finish, probe, score and fork actions")
+        results = []
+        for action, answer in zip(actions, (yield requests), strict=True):
+            try:
+                action.send(answer)
+            except StopIteration as stop:
+                results.append(stop.value)
+        return results
+
+    def prune(self, ids: Iterable[int]) -> None:
+        """Give branches up; free of charge."""
+        for i in array("i", ids):
+            if not 0 <= i < len(self.done):
+                raise ControllerError(REFUSALS[1])
+            if self.done[i] is None:
+                self.done[i] = "pruned"
+                self._pruned.append(i)
+
+    def note(self, *values: object) -> None:
+        """Leave a line in the episode's trace, if one is being kept."""
+        if self._notes is not None:
+            self._notes.append(" ".join(map(str, values)).encode("utf-8", "replace")[:MAX_NOTE])
+
+    def _open(self, answer: tuple[Reply, int, int, int]) -> list[int]:
+        first, count = len(self.done), max(0, answer[3] - answer[2])
+        born = list(range(first, first + count))
+        self.answer += [None] * count
+        self.done += [None] * count
+        self.prm += [[] for _ in born]
+        self._tokens += [0] * count
+        self._depth += [0] * count
+        reply = answer[0]
+        if reply.confidence is not None:
+            self.confidence += [None] * count
+        if reply.children is not None:
+            self.children += [0] * count
+        self._read(born, *answer)
+        return born
+
+    def _read(self, ids: Sequence[int], reply: Reply, action: int, start: int, stop: int) -> None:
+        if stop < start:
+            raise ControllerError(REFUSALS[start - stop])
+        answers, done = self.answer, self.done
+        for i, code, end in zip(ids, reply.answer[start:stop], reply.end[start:stop], strict=True):
+            if code != UNASKED:
+                answers[i] = code
+            if end:
+                done[i] = ENDS[end]
+        self._ledger = reply, action
+        self._unread.append((ids, reply, start, stop))
+        if reply.children is not None:
+            for i, left in zip(ids, reply.children[start:stop], strict=True):
+                self.children[i] = left
+        if reply.confidence is not None:
+            for i, value in zip(ids, reply.confidence[start:stop], strict=True):
+                self.confidence[i] = value
+
+    def _catch_up(self) -> None:
+        tokens, depth = self._tokens, self._depth
+        for ids, reply, start, stop in self._unread:
+            for i, more, reached in zip(ids, reply.tokens[start:stop], reply.depth[start:stop], strict=True):
+                tokens[i] += more
+                depth[i] = reached
+        self._unread.clear()
+
+
+def resolve(program: Mapping[str, Any], beta: float, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a controller at beta, with overrides from outside.
+
+    Raises:
+        ControllerError: an override names a setting that the schedule does not have.
+    """
+    settings = dict(program["schedule"](beta))
+    unknown = sorted(set(overrides) - set(settings))
+    if unknown:
+        raise ControllerError(f"no setting {unknown[0]!r}: the schedule has {', '.join(map(str, settings))}")
+    return settings | dict(overrides)
+
+
+def play(
+    solve: Callable[..., Any],
+    settings: Mapping[str, Any],
+    episodes: Sequence[Episode],
+    exchange: Callable[[bytes], bytes | bytearray],
+    source_name: str = "<controller>",
+) -> None:
+    """Run one coroutine an episode to its end, all that are ready in one frame a round.
+
+    `exchange` takes a frame and returns a reply (see the module's docstring). An episode that raises ends with
+    the error as its outcome; the others go on.
+    """
+    ready: list[tuple[int, Callable[[Any], Any], Any]] = []
+    finals: list[int] = []
+    texts: list[bytes] = []
+    for index, episode in enumerate(episodes):
+        try:
+            ready.append((index, solve(episode, **settings).send, None))
+        except Exception as error:
+            _record_error(index, error, source_name, finals, texts)
+    waiting: dict[int, tuple[Callable[[Any], Any], int]] = {}
+    rounds, reply = 0, None
+    while ready or waiting or finals:
+        rounds += 1
+        actions: list[int] = []
+        ids = array("i")
+        notes: list[int] = []
+        note_texts: list[bytes] = []
+        for index, send, answer in ready:
+            episode = episodes[index]
+            try:
+                if rounds > MAX_ROUNDS:
+                    raise ControllerError(f"no answer after {MAX_ROUNDS} rounds")
+                request = send(answer)
+                if episode._pruned:
+                    actions += (index, PRUNE, 0, len(episode._pruned), 0)
+                    ids.extend(episode._pruned)
+                    episode._pruned = []
+                if type(request) is tuple:
+                    kind, probe, branches, count, argument = request
+                    actions += (index, kind, probe, count, argument)
+                    ids += branches
+                    waiting[index] = send, 0
+                else:
+                    for kind, probe, branches, count, argument in request:
+                        actions += (index, kind, probe, count, argument)
+                        ids += branches
+                    waiting[index] = send, len(request)
+            except StopIteration as stop:
+                code = stop.value
+                if code is None or (type(code) is int and -(2**31) <= code < 2**31):
+                    finals += (index, -1 if code is None else code, 0)
+                else:
+                    error = ControllerError(f"solve returned {code!r:.80}: return an answer code of this episode or None")
+                    _record_error(index, error, source_name, finals, texts)
+            except (Exception, SystemExit, GeneratorExit) as error:
+                _record_error(index, error, source_name, finals, texts)
+            if episode._notes:
+                for note in episode._notes:
+                    notes += (index, len(note))
+                    note_texts.append(note)
+                episode._notes = []
+        text = b"".join(texts + note_texts)
+        frame = b"".join(
+            (
+                HEADER.pack(MAGIC, rounds, len(actions) // 5, len(ids), len(finals) // 3, len(notes) // 2, len(text)),
+                array("i", actions).tobytes(),
+                ids.tobytes(),
+                array("i", finals).tobytes(),
+                array("i", notes).tobytes(),
+                text,
+            )
+        )
+        finals, texts = [], []
+        if reply is not None:
+            reply.forget()
+        reply = Reply(exchange(frame))
+        ready = _answers(reply, waiting)
+
+
+def _answers(reply: Reply, waiting: dict[int, tuple[Callable[[Any], Any], int]]) -> list[tuple[int, Any, Any]]:
+    ready: list[tuple[int, Any, Any]] = []
+    rows = 0
+    pairs = iter(reply.actions)
+    several: list[tuple[Reply, int, int, int]] = []
+    for action, (index, count) in enumerate(zip(pairs, pairs, strict=True)):
+        start, rows = rows, rows + (count if count > 0 else 0)
+        send, expected = waiting[index]
+        answer = reply, action, start, start + count
+        if expected == 0:
+            del waiting[index]
+            ready.append((index, send, answer))
+        else:
+            several.append(answer)
+            if len(several) == expected:
+                del waiting[index]
+                ready.append((index, send, several))
+                several = []
+    return ready
+
+
+def _record_error(index: int, error: BaseException, name: str, finals: list[int], texts: list[bytes]) -> None:
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == name:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    where = f" (line {line} of the controller)" if line else ""
+    try:
+        message = f"{type(error).__name__}: {error}"
+    except Exception:
+        message = type(error).__name__
+    text = (message[:MAX_ERROR] + where).encode("utf-8", "replace")
+    finals += (index, -1, len(text))
+    texts.append(text)
