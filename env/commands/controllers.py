@@ -1,0 +1,31 @@
+"""List the shipped controllers: name, what it does and where it is from, file. With names, print their code.
+
+A copy to start from:  autotts controllers self_consistency > mine.py
+"""
+
+import argparse
+import ast
+
+from env.rooms import Rooms
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `autotts controllers`."""
+    parser.add_argument(
+        "controller", nargs="*", metavar="CONTROLLER", help="print this controller's code (a name or a path)"
+    )
+
+
+def run(args: argparse.Namespace, rooms: Rooms) -> int:
+    """Print the list, or the code of the controllers named.
+
+    Raises:
+        UserError: there is no such controller.
+    """
+    for name in args.controller:
+        print(rooms.program(name).source, end="")
+    if not args.controller:
+        for name, path in rooms.controllers().items():
+            summary = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+            print(f"{name}\n    {summary}\n    {path}")
+    return 0
