@@ -1,0 +1,247 @@
+"""A run is a folder, and a round is there whole or not at all.
+
+    RUN/run.json                 what determines the result, and when to stop
+    RUN/baselines/NAME/          a published controller, in the form of a round
+    RUN/rounds/0001/             made under a temporary name, renamed when complete
+        round.json               the outcome; no clock time in it, so that a resumed run leaves the same bytes
+        controller.py            what was proposed (absent where the proposer failed)
+        feedback.parquet         episodes of the feedback problems: what proposers may see
+        selection.parquet        episodes of the selection problems: never shown to a proposer
+    RUN/finalists.json           the best rounds with more seeds, and which one won
+    RUN/holdout.json             winner and baselines on the hold-out, written once, at the end
+    RUN/usage.jsonl              a line a model call
+    RUN/report.html
+
+`Run` is the only code that knows these names.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from env.errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMAT = 1
+ROUND, SOURCE, FEEDBACK, SELECTION = "round.json", "controller.py", "feedback.parquet", "selection.parquet"
+
+
+class Run:
+    """A run folder, opened for reading; `Run.writing` is the door for whoever adds to it.
+
+    Attributes:
+        path: the folder.
+        config: what determines the result (stores, problems of each part, proposer, seeds, ...).
+        stop: when to stop ({"rounds", "minutes"}); a resumed run may change it.
+    """
+
+    def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
+        self.path = path
+        self.config: dict[str, Any] = head["config"]
+        self.stop: dict[str, Any] = head["stop"]
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {len(self.rounds())} rounds)"
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], stop: Mapping[str, Any]) -> Run:
+        """Start a run in a folder that does not exist yet, or is empty.
+
+        Raises:
+            UserError: the folder holds something already, or cannot be written.
+        """
+        if (path / "run.json").exists():
+            raise UserError(
+                f"{path} holds a run already; add --resume to go on with it, or give another --out"
+            )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} exists and is not an empty folder; give --out a folder of its own")
+        run = cls(path, {"config": dict(config), "stop": dict(stop)})
+        with run._disk():
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "rounds").mkdir()
+            (path / "baselines").mkdir()
+            run._write_head()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open an existing run.
+
+        Raises:
+            UserError: there is no run in the folder, or a newer version of AutoTTS wrote it.
+        """
+        try:
+            head = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            version = head["format"]
+            run = cls(path, head)
+        except FileNotFoundError:
+            raise UserError(
+                f"no search run in {path}: give the folder that `autotts search --out` wrote"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path / 'run.json'} is damaged ({error}); start the search anew") from error
+        if version > FORMAT:
+            raise UserError(f"{path} is in format {version}, this AutoTTS reads up to {FORMAT}: upgrade it")
+        return run
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder for one writer, and sweep away what a killed one left half-made.
+
+        Raises:
+            UserError: another search is writing this run, or the disk refuses.
+        """
+        with self._disk():
+            lock = (self.path / ".lock").open("w")
+        with lock:
+            # Windows has no fcntl; there, two searches in one folder are the user's to avoid.
+            with suppress(ImportError):
+                import fcntl
+
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(
+                        f"another search is writing {self.path}; wait for it, or give another --out"
+                    ) from None
+            for half in (*self.path.glob("*/.new-*"), *self.path.glob(".new-*")):
+                shutil.rmtree(half) if half.is_dir() else half.unlink()
+            yield
+
+    def change_stop(self, stop: Mapping[str, Any]) -> None:
+        """Record when a resumed run is to stop."""
+        self.stop = dict(stop)
+        self._write_head()
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Every round's record, oldest first."""
+        return sorted(_records(self.path / "rounds"), key=lambda record: record["round"])
+
+    def baselines(self) -> list[dict[str, Any]]:
+        """The published controllers' records, by name."""
+        return sorted(_records(self.path / "baselines"), key=lambda record: record["name"])
+
+    def folder(self, entry: int | str) -> Path:
+        """Where a round (by number) or a baseline (by name) lives."""
+        return (
+            self.path / "rounds" / f"{entry:04d}"
+            if isinstance(entry, int)
+            else self.path / "baselines" / entry
+        )
+
+    def source(self, entry: int | str) -> str | None:
+        """The program of a round or a baseline; None where the proposer left none."""
+        file = self.folder(entry) / SOURCE
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    def episodes(self, entry: int | str, part: str) -> pl.DataFrame | None:
+        """Episodes of a round or a baseline; `part` is "feedback" or "selection"; None where it was not run."""
+        import polars as pl
+
+        file = self.folder(entry) / f"{part}.parquet"
+        return pl.read_parquet(file) if file.is_file() else None
+
+    def add(
+        self,
+        entry: int | str,
+        record: Mapping[str, Any],
+        source: str | None = None,
+        feedback: pl.DataFrame | None = None,
+        selection: pl.DataFrame | None = None,
+    ) -> None:
+        """Archive a round (by number) or a baseline (by name) in one step: it is there whole or not at all.
+
+        Raises:
+            UserError: the disk refuses.
+        """
+        final = self.folder(entry)
+        half = final.with_name(f".new-{final.name}")
+        with self._disk():
+            half.mkdir()
+            (half / ROUND).write_text(_json(record), encoding="utf-8")
+            if source is not None:
+                (half / SOURCE).write_text(source, encoding="utf-8")
+            for name, frame in ((FEEDBACK, feedback), (SELECTION, selection)):
+                if frame is not None:
+                    # Through memory: polars reports a full disk as an error of its own.
+                    buffer = io.BytesIO()
+                    frame.write_parquet(buffer)
+                    (half / name).write_bytes(buffer.getvalue())
+            for file in half.iterdir():
+                _sync(file)
+            half.rename(final)
+            _sync(final.parent)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A document of the run ("finalists.json", "holdout.json"); None where it is not there yet."""
+        file = self.path / name
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def write(self, name: str, document: Mapping[str, Any]) -> None:
+        """Write a document of the run, in one step.
+
+        Raises:
+            UserError: the disk refuses.
+        """
+        half = self.path / f".new-{name}"
+        with self._disk():
+            half.write_text(_json(document), encoding="utf-8")
+            _sync(half)
+            half.replace(self.path / name)
+            _sync(self.path)
+
+    def record_call(self, call: Mapping[str, Any]) -> None:
+        """Append a model call to the books, whatever becomes of the round that made it."""
+        with self._disk(), (self.path / "usage.jsonl").open("a", encoding="utf-8") as books:
+            books.write(json.dumps(call, ensure_ascii=False) + "\n")
+
+    def calls(self) -> list[dict[str, Any]]:
+        """The model calls of the run; a line that a crash cut short is left out."""
+        calls = []
+        with suppress(FileNotFoundError):
+            for line in (self.path / "usage.jsonl").read_text(encoding="utf-8").splitlines():
+                with suppress(ValueError):
+                    calls.append(json.loads(line))
+        return calls
+
+    def _write_head(self) -> None:
+        self.write("run.json", {"format": FORMAT, "config": self.config, "stop": self.stop})
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write the run in {self.path}: {error.strerror or error}. What is archived is kept; "
+                f"make the folder writable, then go on with `autotts search --resume --out {self.path}`"
+            ) from error
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    for file in folder.glob(f"[!.]*/{ROUND}"):
+        yield json.loads(file.read_text(encoding="utf-8"))
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _sync(path: Path) -> None:
+    # A folder cannot be opened on Windows; renaming is atomic there all the same.
+    with suppress(PermissionError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
