@@ -34,7 +34,7 @@ API = {
     "Forest": "env.forest",
     "Program": "env.program",
     "Store": "env.store",
-    "StoreWriter": "env.store",
+    "StoreWriter": "env.store_writer",
     "evaluate": "env.evaluate",
     "summarise": "env.statistics",
     "trace": "env.evaluate",

@@ -1,0 +1,44 @@
+"""The --help texts in README.md are the program's own; AUTOTTS_UPDATE_README=1 rewrites them."""
+
+import os
+import re
+
+import pytest
+from conftest import ROOT
+
+import autotts
+
+README = ROOT / "README.md"
+HELP = re.compile(r"(```\w*\n\$ autotts (\w+) --help\n)(.*?)(```)", re.DOTALL)
+COMMAND = re.compile(r"^\s*autotts (\w+)", re.MULTILINE)
+
+
+def help_of(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setenv("COLUMNS", "110")
+    with pytest.raises(SystemExit):
+        autotts.main([name, "--help"])
+    return capsys.readouterr().out.strip()
+
+
+def test_help_texts_are_the_programs_own(monkeypatch, capsys) -> None:
+    readme = README.read_text(encoding="utf-8")
+    shown = {name: text for _, name, text, _ in HELP.findall(readme)}
+    assert shown
+    actual = {name: help_of(name, monkeypatch, capsys) for name in shown}
+    if os.environ.get("AUTOTTS_UPDATE_README"):
+        README.write_text(HELP.sub(lambda m: f"{m[1]}{actual[m[2]]}\n{m[4]}", readme), encoding="utf-8")
+        return
+    # Python's versions break lines differently.
+    assert {name: text.split() for name, text in shown.items()} == {
+        name: text.split() for name, text in actual.items()
+    }
+
+
+def test_every_command_shown_exists() -> None:
+    shown = set(COMMAND.findall(README.read_text(encoding="utf-8")))
+    assert shown == set(autotts.COMMANDS)
+
+
+def test_every_file_linked_exists() -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (ROOT / link).exists()]
