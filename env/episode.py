@@ -3,8 +3,8 @@
 This file also runs inside the locked-down child process, where the standard library is all there is; that is
 why frames are packed here with `array` and `struct`, and unpacked on the trusted side by `env.frames`.
 
-A frame goes out with the actions of every episode that is ready, and a reply comes back for some or all of the
-episodes that wait. Replay answers all of them at once; a live model answers them out of step. Integers are
+A frame goes out with the actions of every episode that is ready, and a reply comes back for some or all of
+the episodes that wait. Replay answers all of them at once; a live model answers them out of step. Integers are
 little-endian and 32 bits wide unless stated.
 
     frame  HEADER: magic, round, actions A, ids I, finals F, notes N, text bytes T
@@ -17,7 +17,8 @@ little-endian and 32 bits wide unless stated.
            action[A]: episode, rows (negative: refused, see REFUSALS); prunes are not answered
            ledger[A] of 64 bits: decode, probe, prm, sequential tokens of the episode so far
            row[R]: answer code, tokens decoded in this round, depth; then end[R] as bytes
-           and, where the columns say so: children left[R], confidence[R] as float32, PRM counts[R], scores[S] as float32
+           and, where the columns say so: children left[R], confidence[R] as float32,
+           PRM counts[R] and scores[S] as float32
 """
 
 import random
@@ -45,6 +46,7 @@ REFUSALS = (
     "unknown arm: see the arms this store was collected with",
     "unknown action",
     "too many actions in one round",
+    "this store has no probes: pass probe=False, or import or collect it with probes",
 )
 MAX_ROUNDS = 20_000
 MAX_ACTIONS = 256
@@ -118,9 +120,8 @@ class Reply:
             counts, values = take("i", rows).tolist(), iter(take("f", scores).tolist())
             self.prm = [[next(values) for _ in range(count)] for count in counts]
 
-
     def forget(self) -> None:
-        """Let go of what every episode has read by now; tokens, depths and ledgers are still read on demand."""
+        """Let go of what every episode has read by now; tokens, depths and ledgers are read on demand."""
         self.actions = self.answer = self.end = self.children = self.confidence = self.prm = None
 
 
@@ -188,7 +189,7 @@ class Episode:
 
     @coroutine
     def fork(self, id: int, n: int, probe: bool = True) -> Action:
-        """Open n branches from this branch's current node, each through its first segment; returns their ids."""
+        """Open n branches from this branch's current node, each one segment long; returns their ids."""
         answer = yield FORK, bool(probe), NO_IDS, _whole(n), _whole(id)
         born = self._open(answer)
         if self.children:
@@ -199,7 +200,7 @@ class Episode:
 
     @coroutine
     def extend(self, ids: Iterable[int], segments: int | Sequence[int] = 1, probe: bool = True) -> Action:
-        """Advance each branch by `segments` (one number, or one a branch); one that has ended stays as it is."""
+        """Advance each branch by `segments` (one number, or one a branch); an ended one stays as it is."""
         ids = array("i", ids)
         if isinstance(segments, int):
             answer = yield EXTEND, bool(probe), ids, len(ids), _count(segments)
@@ -325,8 +326,8 @@ def play(
 ) -> None:
     """Run one coroutine an episode to its end, all that are ready in one frame a round.
 
-    `exchange` takes a frame and returns a reply (see the module's docstring). An episode that raises ends with
-    the error as its outcome; the others go on.
+    `exchange` takes a frame and returns a reply (see the module's docstring). An episode that raises ends
+    with the error as its outcome; the others go on.
     """
     ready: list[tuple[int, Callable[[Any], Any], Any]] = []
     finals: list[int] = []
@@ -369,7 +370,9 @@ def play(
                 if code is None or (type(code) is int and -(2**31) <= code < 2**31):
                     finals += (index, -1 if code is None else code, 0)
                 else:
-                    error = ControllerError(f"solve returned {code!r:.80}: return an answer code of this episode or None")
+                    error = ControllerError(
+                        f"solve returned {type(code).__name__}, not an answer code or None"
+                    )
                     _record_error(index, error, source_name, finals, texts)
             except (Exception, SystemExit, GeneratorExit) as error:
                 _record_error(index, error, source_name, finals, texts)
@@ -381,7 +384,9 @@ def play(
         text = b"".join(texts + note_texts)
         frame = b"".join(
             (
-                HEADER.pack(MAGIC, rounds, len(actions) // 5, len(ids), len(finals) // 3, len(notes) // 2, len(text)),
+                HEADER.pack(
+                    MAGIC, rounds, len(actions) // 5, len(ids), len(finals) // 3, len(notes) // 2, len(text)
+                ),
                 array("i", actions).tobytes(),
                 ids.tobytes(),
                 array("i", finals).tobytes(),
@@ -396,7 +401,9 @@ def play(
         ready = _answers(reply, waiting)
 
 
-def _answers(reply: Reply, waiting: dict[int, tuple[Callable[[Any], Any], int]]) -> list[tuple[int, Any, Any]]:
+def _answers(
+    reply: Reply, waiting: dict[int, tuple[Callable[[Any], Any], int]]
+) -> list[tuple[int, Any, Any]]:
     ready: list[tuple[int, Any, Any]] = []
     rows = 0
     pairs = iter(reply.actions)

@@ -1,0 +1,22 @@
+"""Adaptive consistency (Aggarwal et al. 2023, arXiv:2305.11860): one solution at a time until the lead is safe."""
+
+from collections import Counter
+
+from controllers.voting import majority, majority_confidence
+
+
+def schedule(beta):
+    return {"max_branches": round(64**beta), "threshold": 0.95}
+
+
+async def solve(ep, max_branches, threshold):
+    votes = Counter()
+    for read in range(max_branches):
+        branches = await ep.branch(1, probe=False)
+        if not branches:
+            break
+        await ep.finish(branches)
+        votes[ep.answer[branches[0]]] += 1
+        if read and majority_confidence(votes) > threshold:
+            break
+    return majority(votes)

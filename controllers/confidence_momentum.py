@@ -1,0 +1,77 @@
+"""Confidence momentum, CMC (found by AutoTTS, Zheng et al. 2026, arXiv:2605.08083): follow the trend of the finished
+branches' confidence; widen while it does not rise, run agreeing branches faster, abandon those that keep dissenting."""
+
+from collections import Counter
+
+from controllers.voting import majority, majority_confidence
+
+
+def schedule(beta):
+    return {
+        "initial": max(2, round(2 + 6 * beta)),
+        "max_use": min(64, round(4 + 60 * beta)),
+        "warm_up": max(2, round(2 + 8 * beta)),
+        "patience": max(3, round(3 + 9 * beta)),
+        "window": max(2, round(2 + 6 * beta)),
+        "alpha": round(0.70 - 0.40 * beta, 4),
+        "threshold": round(0.85 + 0.12 * beta, 4),
+        "slack": round(0.04 - 0.03 * beta, 4),
+        "burst": max(1, round(1 + 2 * beta)),
+        "widen": max(1, round(1 + 3 * beta)),
+        "trend": round(0.04 - 0.03 * beta, 4),
+        "min_complete": max(2, round(2 + 3 * beta)),
+        "max_rounds": 500,
+    }
+
+
+async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshold, slack, burst, widen, trend,
+                min_complete, max_rounds):  # fmt: skip
+    answer, done = ep.answer, ep.done
+    opened = await ep.branch(initial)
+    extensions, dissent = dict.fromkeys(opened, 0), dict.fromkeys(opened, 0)
+    live = [b for b in opened if not done[b]]
+    pool = Counter(answer[b] for b in opened if done[b])
+    winner, confidence = majority(pool), majority_confidence(pool)
+    average, history = 0.0, []
+    for r in range(max_rounds):
+        average = (1 - alpha) * average + alpha * confidence
+        history = [*history, average][-window:]
+        warm = r >= warm_up
+        leader = winner if warm else None
+        if leader is not None:
+            for b in live:
+                dissent[b] = dissent[b] + 1 if answer[b] != leader else 0
+            lost = sorted((b for b in live if dissent[b] >= patience), key=dissent.get, reverse=True)
+            lost = lost[: max(0, len(live) - 2)]
+            if lost:
+                ep.prune(lost)
+                live = [b for b in live if b not in lost]
+        order = sorted(live, key=extensions.get, reverse=True)
+        steps = [burst if leader is not None and answer[b] == leader else 1 for b in order]
+        await ep.extend(order, steps)
+        for b, step in zip(order, steps):
+            extensions[b] += step
+            if done[b]:
+                pool[answer[b]] += 1
+        finished = len(live)
+        live = [b for b in live if not done[b]]
+        if len(live) < finished:
+            winner, confidence = majority(pool), majority_confidence(pool)
+        average = (1 - alpha) * average + alpha * confidence
+        history[-1] = average
+        delta = average - history[0] if len(history) > 1 else 0.0
+        if warm and pool.total() >= min_complete and average >= threshold and delta >= -slack:
+            return winner
+        if not live:
+            break
+        if len(opened) < max_use and delta <= trend and r >= max(1, warm_up // 2) and average < threshold:
+            new = await ep.branch(min(widen, max_use - len(opened)))
+            opened += new
+            extensions |= dict.fromkeys(new, 0)
+            dissent |= dict.fromkeys(new, 0)
+            live += [b for b in new if not done[b]]
+            ended = [answer[b] for b in new if done[b]]
+            if ended:
+                pool.update(ended)
+                winner, confidence = majority(pool), majority_confidence(pool)
+    return winner if pool else majority(answer[b] for b in live)

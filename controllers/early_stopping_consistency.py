@@ -1,0 +1,19 @@
+"""Early-stopping self-consistency (Li et al. 2024, arXiv:2401.10480): windows of solutions until one is unanimous."""
+
+from controllers.voting import majority
+
+
+def schedule(beta):
+    return {"max_branches": round(64**beta), "window": 8}
+
+
+async def solve(ep, max_branches, window):
+    votes = []
+    for _ in range(max(1, max_branches // window)):
+        branches = await ep.branch(min(window, max_branches), probe=False)
+        await ep.finish(branches)
+        latest = [ep.answer[b] for b in branches]
+        votes += latest
+        if len(set(latest)) <= 1:
+            return majority(latest or votes)
+    return majority(votes)

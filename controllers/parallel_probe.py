@@ -1,0 +1,35 @@
+"""Parallel-Probe (Zheng et al. 2026, arXiv:2602.03845): step all branches together, ask each where it stands,
+drop those that stay off the majority's track, stop when the majority has been stable for long enough."""
+
+from controllers.voting import majority
+
+
+def schedule(beta):
+    return {"max_branches": round(64**beta), "stability": 40, "patience": 7, "warm_up": 15, "max_steps": 100}
+
+
+async def solve(ep, max_branches, stability, patience, warm_up, max_steps):
+    voters = await ep.branch(max_branches)
+    answer, done = ep.answer, ep.done
+    running = [b for b in voters if not done[b]]
+    off_track = dict.fromkeys(voters, 0)
+    winner, stable = None, 0
+    for step in range(max_steps):
+        await ep.extend(running)
+        running = [b for b in running if not done[b]]
+        previous, winner = winner, majority([answer[b] for b in voters])
+        if step >= warm_up and len(voters) > 1:
+            for b in running:
+                off_track[b] = 0 if answer[b] == winner else off_track[b] + 1
+            lost = {b for b in running if off_track[b] >= patience}
+            if lost:
+                ep.prune(lost)
+                running = [b for b in running if b not in lost]
+                voters = [b for b in voters if b not in lost]
+                if not voters:
+                    return previous
+                winner = majority([answer[b] for b in voters])
+        stable = stable + 1 if winner == previous else 0
+        if stable >= stability or not running:
+            break
+    return winner

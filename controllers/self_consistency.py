@@ -1,0 +1,13 @@
+"""Self-consistency (Wang et al. 2022, arXiv:2203.11171): sample whole solutions, answer what most of them say."""
+
+from controllers.voting import majority
+
+
+def schedule(beta):
+    return {"max_branches": round(64**beta)}
+
+
+async def solve(ep, max_branches):
+    branches = await ep.branch(max_branches, probe=False)
+    await ep.finish(branches)
+    return majority(ep.answer[b] for b in branches)
