@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from search_agent.workbench import Workbench
@@ -40,12 +40,14 @@ class Proposal:
         summary: one or two sentences: what it does differently, and why.
         parent: the round it was derived from; None for a fresh start.
         usage: what it cost to get.
+        memo: whatever the proposer wants back with its history in later rounds, JSON-able.
     """
 
     source: str
     summary: str
     parent: int | None = None
     usage: Usage = Usage()
+    memo: dict[str, Any] = field(default_factory=dict)
 
 
 class ProposerError(Exception):
