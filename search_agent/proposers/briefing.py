@@ -1,0 +1,126 @@
+"""What a proposer is told about the state of a search, most useful first and bounded in size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search_agent.proposers.text import clean, cut, table
+
+if TYPE_CHECKING:
+    from search_agent.workbench import Workbench
+
+Record = Mapping[str, Any]
+TASK = (Path(__file__).parent / "prompt.md").read_text(encoding="utf-8")
+RESULT_COLUMNS = (
+    "store",
+    "beta",
+    "problem",
+    "accuracy",
+    "tokens",
+    "sequential_tokens",
+    "rounds",
+    "branches",
+    "errors",
+    "error",
+)
+MAX_STANDINGS = 12_000  # characters
+MAX_TRACE = 6_000
+MAX_RESULTS = 10_000
+
+
+def hypervolume(record: Record) -> float:
+    """Of a round or a baseline on the feedback problems; -inf where it was not evaluated."""
+    value = (record.get("feedback") or {}).get("hypervolume")
+    return float("-inf") if value is None else float(value)
+
+
+def standings(bench: Workbench, limit: int = MAX_STANDINGS) -> str:
+    """What has been tried, best first: baselines and rounds with their frontiers on the feedback problems."""
+    records = sorted([*bench.baselines(), *bench.history()], key=hypervolume, reverse=True)
+    stores = ", ".join(f"{alias} = {model}" for alias, model in bench.stores.items())
+    head = (
+        f"Round {bench.round}. Stores: {stores}. Feedback problems: {', '.join(bench.problems)}.\n"
+        "Tried so far, best hypervolume on the feedback problems first "
+        "(beta: accuracy @ tokens / sequential tokens):"
+    )
+    return cut("\n".join([head, *map(_standing, records)]), limit, "the rest did worse")
+
+
+def _standing(record: Record) -> str:
+    number = record.get("round")
+    who = f"round {number} ({record.get('name', '')})" if number else f"shipped {record.get('name', '')}"
+    if record.get("status", "evaluated") != "evaluated":
+        return f"- {who}: {record.get('status')}: {clean(str(record.get('error', '')), 300)}"
+    points = "; ".join(
+        f"{at['beta']:g}: {at['accuracy']:.3f} @ {at['tokens']:.0f} / {at['sequential_tokens']:.0f}"
+        for at in (record.get("feedback") or {}).get("points", [])
+    )
+    parent = f", from round {record['parent']}" if record.get("parent") else ""
+    falling = "" if record.get("monotone", True) else " COST FALLS AS BETA RISES."
+    said = f" {clean(str(record['summary']), 300)}" if record.get("summary") else ""
+    return f"- {who}{parent}: hypervolume {hypervolume(record):.4f}; {points}.{falling}{said}"
+
+
+def results_text(rows: Sequence[Record]) -> str:
+    """Figures a problem, failures and problems in play first."""
+
+    def use(row: Record) -> tuple[bool, bool, float]:
+        return not row["errors"], not 0 < row["accuracy"] < 1, -row["tokens"]
+
+    text = table(sorted(rows, key=use), RESULT_COLUMNS)
+    return cut(text, MAX_RESULTS, "ask for one store or one beta")
+
+
+def trace_text(trace: Sequence[Record]) -> str:
+    """The action log of an episode: its outcome, then its rounds in order."""
+    lines = [json.dumps(entry, separators=(",", ":"), ensure_ascii=True) for entry in trace]
+    return cut("\n".join(lines[-1:] + lines[:-1]), MAX_TRACE, "the rest of the rounds go on like this")
+
+
+def telling_episodes(rows: Sequence[Record], count: int) -> list[dict[str, Any]]:
+    """Episodes worth reading: of problems sometimes solved the least accurate, one a problem and store."""
+    chosen: dict[tuple[str, str], Record] = {}
+    for row in sorted(rows, key=lambda row: (not 0 < row["accuracy"] < 1, row["accuracy"], -row["tokens"])):
+        chosen.setdefault((row["store"], row["problem"]), row)
+    return [{key: row[key] for key in ("store", "problem", "beta")} for row in list(chosen.values())[:count]]
+
+
+def packet(bench: Workbench, limit: int) -> str:
+    """Everything in one text, at most about `limit` characters: whole sections, the most useful first."""
+    text = ""
+    for title, body in _sections(bench, limit):
+        section = f"\n\n## {title}\n\n{body}"
+        if text and len(text) + len(section) > limit:
+            continue
+        text += section
+    return text.strip()
+
+
+def _sections(bench: Workbench, limit: int) -> Iterator[tuple[str, str]]:
+    yield "Standings", standings(bench, min(limit, MAX_STANDINGS))
+    evaluated = [record for record in bench.history() if record.get("status") == "evaluated"]
+    best = sorted(evaluated, key=hypervolume, reverse=True)[:2]
+    for record in best:
+        yield f"Program of round {record['round']}", fenced(bench.read_controller(record["round"]))
+    shipped = sorted(bench.baselines(), key=hypervolume, reverse=True)
+    names = [record["name"] for record in shipped if record["name"] in bench.examples]
+    names += [name for name in bench.examples if name not in names]
+    for name in names[:2]:
+        yield f"Shipped controller {name}", fenced(bench.examples[name])
+    for record in best[:1]:
+        rows = bench.results(record["round"])
+        yield f"Round {record['round']} on the feedback problems", results_text(rows)
+        for episode in telling_episodes(rows, 2):
+            where = " ".join(f"{key}={value}" for key, value in episode.items())
+            yield (
+                f"Trace of round {record['round']}, {where}",
+                trace_text(bench.traces(record["round"], **episode)),
+            )
+
+
+def fenced(source: str) -> str:
+    """A program as a Markdown code block."""
+    return f"```python\n{source.rstrip()}\n```"

@@ -1,0 +1,69 @@
+"""Text on its way to a model and back: bounded, printable, and read leniently."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_SUMMARY = 600  # characters
+BLOCK = re.compile(r"^```[ \t]*(\w*)[^\n]*\n(.*?)(?:^```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+PARENT = re.compile(r"^\W*parent\W*(?:round\W*)?(\d+)\W*$", re.IGNORECASE | re.MULTILINE)
+
+
+def clean(text: str, limit: int) -> str:
+    """Text of unknown origin on one line: unprintable characters escaped, at most `limit` characters."""
+    line = "".join(
+        c if c.isprintable() else f"\\x{ord(c):02x}" if c not in "\n\t" else " " for c in text[: 2 * limit]
+    )
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def hide(text: str, secrets: Mapping[str, str]) -> str:
+    """A text without the secrets in it: their names stand for them.
+
+    Values under 8 characters are no secrets ("EMPTY" for a local server) and might be ordinary words.
+    """
+    for name, value in secrets.items():
+        if len(value) >= 8:
+            text = text.replace(value, f"[{name}]")
+    return text
+
+
+def cut(text: str, limit: int, advice: str) -> str:
+    """The beginning of a text that is too long, in whole lines, and a line that says what to ask instead."""
+    if len(text) <= limit:
+        return text
+    kept = text[:limit].rpartition("\n")[0] or text[:limit]
+    return f"{kept}\n[cut: {len(text) - len(kept)} more characters; {advice}]"
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as comma-separated lines under a header; a float has four significant digits."""
+    lines = [",".join(columns)]
+    lines += [",".join(_cell(row.get(column)) for column in columns) for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return clean(str(value), 200).replace(",", ";")
+
+
+def program_in(reply: str) -> str | None:
+    """The program in a model's prose: its last Python code block that defines `solve`, else None."""
+    blocks = [
+        code for language, code in BLOCK.findall(reply) if language.lower() in ("", "py", "python", "python3")
+    ]
+    return next((code for code in reversed(blocks) if "def solve" in code), None)
+
+
+def summary_in(prose: str, rounds: Sequence[int]) -> tuple[str, int | None]:
+    """Summary and parent round from prose; a line "Parent: 3" names the parent, if it is of `rounds`."""
+    without_code = BLOCK.sub("", prose)
+    named = PARENT.findall(without_code)
+    parent = next((number for number in rounds if named and str(number) == named[-1]), None)
+    return clean(" ".join(PARENT.sub("", without_code).split()), MAX_SUMMARY), parent
