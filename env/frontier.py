@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from env.forest import Forest
-from env.statistics import Estimate, Floats, Panel, resample
+from env.statistics import Estimate, Floats, Panel, Point, resample
 
 # The betas whose rows make up a hypervolume; more points would only add area.
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -139,6 +139,62 @@ def hypervolume(tokens: Floats, accuracy: Floats, at_tokens: Floats, at_accuracy
     height = np.maximum(np.take_along_axis(accuracy, stairs, axis=-1) - at_accuracy[..., None], 0.0)
     area: Floats = np.sum(height * np.diff(x, axis=-1, append=right), axis=-1)
     return area
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """The K points of some frontiers, averaged over stores, on the data and on each resample.
+
+    Attributes:
+        points: what identifies each.
+        tokens: float64[1 + RESAMPLES, K]; the natural logarithm of tokens per problem, at least one token.
+        sequential: the same of sequential tokens.
+        accuracy: float64[1 + RESAMPLES, K].
+    """
+
+    points: list[Point]
+    tokens: Floats
+    sequential: Floats
+    accuracy: Floats
+
+    @classmethod
+    def of(cls, panel: Panel, rng: np.random.Generator) -> "Points":
+        """Of every controller, beta and setting that ran on all the stores."""
+        points = panel.points()
+        columns = np.array(list(points.values()), dtype=np.intp).reshape(-1, len(panel.stores))
+        tokens, sequential, accuracy = (
+            samples[:, columns].mean(axis=2)
+            for samples in panel.resample(("tokens", "sequential", "correct"), rng)
+        )
+        return cls(
+            points=list(points),
+            tokens=np.log(np.maximum(tokens, 1.0)),
+            sequential=np.log(np.maximum(sequential, 1.0)),
+            accuracy=accuracy,
+        )
+
+    def take(self, at: Sequence[int]) -> "Points":
+        """Some of them, by place."""
+        return Points(
+            points=[self.points[k] for k in at],
+            tokens=self.tokens[:, at],
+            sequential=self.sequential[:, at],
+            accuracy=self.accuracy[:, at],
+        )
+
+    def of_controller(self, name: str) -> "Points":
+        """Those of one controller."""
+        return self.take([k for k, point in enumerate(self.points) if point.controller == name])
+
+    def frontier(self) -> "Points":
+        """Cheapest first and without dominated points, as `pareto` has it; `points` are those of the data."""
+        order = pareto(self.tokens, self.accuracy)
+        return Points(
+            points=[self.points[k] for k in order[0]],
+            tokens=np.take_along_axis(self.tokens, order, axis=1),
+            sequential=np.take_along_axis(self.sequential, order, axis=1),
+            accuracy=np.take_along_axis(self.accuracy, order, axis=1),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ draws a question draws its episodes from all stores, all controllers and all set
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -33,6 +34,7 @@ DRAWS_AT_ONCE = 4_000_000
 
 KEY = ("store", "model", "dataset", "controller", "beta", "settings", "protocol", "isolation")
 MEANS = ("correct", "tokens", "sequential", "decode", "probe", "prm", "rounds")
+EPISODE_COLUMNS = (*KEY, "problem", "seed", *MEANS, "asked", "granted", "error")
 
 
 class Row(NamedTuple):
@@ -77,6 +79,12 @@ class Estimate(NamedTuple):
             return cls(float(samples[0]), None, 0.0)
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return cls(float(samples[0]), (float(low), float(high)), float(draws.std()))
+
+    def exp(self) -> "Estimate":
+        """Of a logarithm, the estimate of the thing itself; the standard error by the delta method."""
+        value = math.exp(self.value)
+        low, high = self.interval or (0.0, 0.0)
+        return Estimate(value, self.interval and (math.exp(low), math.exp(high)), value * self.error)
 
     @property
     def detectable(self) -> float | None:
@@ -239,7 +247,7 @@ def summarise(frame: pl.DataFrame, rng: np.random.Generator | int = 0) -> list[d
         seeds, asked, granted, errors, message = totals[row]
         problems = int(counts[column])
         mean = {name: float(np.nanmean(values[:, column])) for name, values in panel.values.items()}
-        shortfall = 1 - granted / asked if asked else 0.0
+        shortfall = (asked - granted) / asked if asked else 0.0
         summary.append(
             {
                 "store": row.store,

@@ -1,0 +1,250 @@
+"""Say whether one controller is better than another, no worse, cheaper, or that the data cannot tell.
+
+Both are evaluated on the same stores, or read from what `autotts evaluate --out` recorded, and compared
+problem by problem:
+
+  autotts compare mine.py self_consistency --store stores/aime24 --store stores/aime25
+  autotts compare runs/yesterday#mine runs/today#mine
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from env.errors import UserError
+from env.rooms import Rooms
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from env.comparison import Answer, Comparison
+    from env.statistics import Estimate
+
+COST, ACCURACY = "tokens", "accuracy"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `autotts compare`."""
+    side = (
+        "a controller's name or path, or recorded episodes (a Parquet file, or a directory of them);"
+        " PATH#NAME picks one of several recorded controllers"
+    )
+    parser.add_argument("a", metavar="A", help=side)
+    parser.add_argument("b", metavar="B", help="what to compare it with, likewise")
+    parser.add_argument(
+        "--store", nargs="+", action="extend", default=[], metavar="STORE", help="where to evaluate"
+    )
+    parser.add_argument(
+        "--beta", type=_betas, default="0,0.25,0.5,0.75,1", metavar="BETAS", help="default: %(default)s"
+    )
+    parser.add_argument("--seeds", type=_positive, default=100, metavar="N", help="default: %(default)s")
+    parser.add_argument("--protocol", choices=("standard", "published"), default="standard")
+    parser.add_argument(
+        "--workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="default: every core"
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.01,
+        help="the loss of accuracy that still counts as no worse; default: 0.01 (a point)",
+    )
+    parser.add_argument("--at", choices=(COST, ACCURACY), help="what to hold equal; default: each in turn")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+
+
+def run(args: argparse.Namespace, rooms: Rooms) -> int:
+    """Print the verdict.
+
+    Raises:
+        UserError: a controller, a store or a recording cannot be used, or the two have nothing in common.
+    """
+    from env.comparison import compare
+    from env.holdout import count
+    from env.statistics import summarise
+
+    if args.margin < 0:
+        raise UserError(f"--margin is a loss of accuracy, 0 or more, not {args.margin}.")
+    frames = [_episodes(side, args, rooms) for side in (args.a, args.b)]
+    comparison = compare(*frames, margin=args.margin)
+    print(describe(comparison, args.at))
+    for row in (row for frame in frames for row in summarise(frame)):
+        name = f"{row['controller']} at beta {row['beta']:g} on {row['store']}"
+        if row["errors"]:
+            print(f"note: {row['errors']} episodes of {name} failed and count as wrong: {row['error']}")
+        if not row["replayable"]:
+            print(f"note: {name} is not replayable: {row['shortfall']:.1%} of its branches were missing")
+    for store in dict.fromkeys(args.store):
+        print(f"{store}: {count(store)}")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(as_json(comparison, args.at), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def describe(comparison: "Comparison", at: str | None = None) -> str:
+    """The verdicts in words, each with its figures; `at` as in the command."""
+    c = comparison
+    lines = [
+        f"{c.a} against {c.b}: {_number(c.problems, 'problem')} on {_number(c.stores, 'store')},"
+        f" {c.in_play} in play"
+    ]
+    if at != ACCURACY:
+        answer = c.at_equal_cost()
+        where = " to ".join(dict.fromkeys(_thousands(budget) for budget in c.budgets))
+        lines += [
+            f"at equal cost: {_verdict(c, answer, f' (margin {100 * c.margin:g} points)')}",
+            f"  accuracy {100 * c.accuracy.value:+.1f} points{_brackets(c.accuracy, '+.1f')}"
+            f" for {where} tokens a problem",
+            *_needed(c, answer),
+        ]
+    if at != COST:
+        answer = c.at_equal_accuracy()
+        where = " to ".join(dict.fromkeys(f"{accuracy:.1%}" for accuracy in c.accuracies))
+        lines += [
+            f"at equal accuracy: {_verdict(c, answer)}",
+            f"  {100 * c.tokens.value:.0f}% of the tokens{_brackets(c.tokens, '.0f')},"
+            f" {100 * c.sequential.value:.0f}% of the latency{_brackets(c.sequential, '.0f')}"
+            f" for an accuracy of {where}",
+            *_needed(c, answer),
+        ]
+    return "\n".join(lines)
+
+
+def as_json(comparison: "Comparison", at: str | None = None) -> dict[str, Any]:
+    """The figures and verdicts; `at` as in the command."""
+    c = comparison
+    result: dict[str, Any] = {
+        "a": c.a,
+        "b": c.b,
+        "stores": c.stores,
+        "problems": c.problems,
+        "problems_in_play": c.in_play,
+    }
+    if at != ACCURACY:
+        result["at_equal_cost"] = {
+            **_answer(c.at_equal_cost()),
+            "margin": c.margin,
+            "accuracy": c.accuracy.value,
+            "accuracy_ci": c.accuracy.interval,
+            "detectable": c.accuracy.detectable,
+            "budgets": c.budgets,
+        }
+    if at != COST:
+        result["at_equal_accuracy"] = {
+            **_answer(c.at_equal_accuracy()),
+            "tokens": c.tokens.value,
+            "tokens_ci": c.tokens.interval,
+            "sequential_tokens": c.sequential.value,
+            "sequential_tokens_ci": c.sequential.interval,
+            "accuracies": c.accuracies,
+        }
+    return result
+
+
+def read_episodes(side: str) -> "pl.DataFrame":
+    """The recorded episodes of one controller, from PATH or PATH#NAME.
+
+    Raises:
+        UserError: they cannot be read, are not episodes, or are of several controllers.
+    """
+    import polars as pl
+
+    from env.statistics import EPISODE_COLUMNS
+
+    where, _, name = side.partition("#")
+    path = Path(where)
+    if (path / "store.json").exists():
+        raise UserError(f"{path} is a store; name the controllers to compare and give it as --store {path}.")
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise UserError(f"no recorded episodes in {path}; `autotts evaluate --out {path}` writes them.")
+    try:
+        frame = pl.concat(pl.read_parquet(file) for file in files)
+        frame = frame.select(EPISODE_COLUMNS)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} does not hold episodes as `autotts evaluate --out` writes them: {reason}"
+        ) from error
+    names = frame["controller"].unique().sort().to_list()
+    if name and name not in names:
+        raise UserError(f"no controller {name!r} in {path}; it has {', '.join(names)}.")
+    if not name and len(names) > 1:
+        raise UserError(f"{path} has {', '.join(names)}; name one of them as {path}#{names[0]}.")
+    return frame.filter(pl.col("controller") == name) if name else frame
+
+
+def _episodes(side: str, args: argparse.Namespace, rooms: Rooms) -> "pl.DataFrame":
+    path = Path(side.partition("#")[0])
+    if path.is_dir() or path.suffix == ".parquet":
+        return read_episodes(side)
+    program = rooms.program(side)
+    if not args.store:
+        raise UserError(f"{side} is a controller: say where to evaluate it with --store STORE.")
+    from env.evaluate import evaluate
+    from env.holdout import record
+    from env.statistics import EPISODE_COLUMNS
+    from env.store import Store
+
+    what = {"betas": args.beta, "seeds": range(args.seeds), "protocol": args.protocol}
+    episodes = evaluate([Store.open(store) for store in args.store], [program], workers=args.workers, **what)
+    for store in args.store:
+        if warning := record(store, [(program.name, program.source)], purpose="compare", **what):
+            print(f"warning: {warning}", file=sys.stderr)
+    return episodes.frame.select(EPISODE_COLUMNS)
+
+
+def _verdict(comparison: "Comparison", answer: "Answer", margin: str = "") -> str:
+    from env.comparison import Verdict
+
+    if answer.verdict is Verdict.UNDECIDED:
+        return str(answer.verdict)
+    return f"{comparison.a} is {answer.verdict}{margin if answer.verdict is Verdict.NO_WORSE else ''}"
+
+
+def _needed(comparison: "Comparison", answer: "Answer") -> list[str]:
+    from env.comparison import Verdict
+    from env.statistics import MIN_PROBLEMS
+
+    if answer.verdict is not Verdict.UNDECIDED:
+        return []
+    if comparison.in_play < MIN_PROBLEMS:
+        return [f"  nothing can be decided with fewer than {MIN_PROBLEMS} problems in play"]
+    if answer.problems_needed is None:
+        return []
+    return [f"  about {answer.problems_needed:,} problems like these would settle it (80% power)"]
+
+
+def _answer(answer: "Answer") -> dict[str, Any]:
+    return {"verdict": str(answer.verdict), "problems_needed": answer.problems_needed}
+
+
+def _brackets(estimate: "Estimate", style: str) -> str:
+    if estimate.interval is None:
+        return ""
+    low, high = (format(100 * bound, style) for bound in estimate.interval)
+    return f" [{low}, {high}]"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _thousands(tokens: float) -> str:
+    return f"{round(tokens) / 1000:.1f}k" if round(tokens) >= 1000 else f"{tokens:.0f}"
+
+
+def _betas(text: str) -> list[float]:
+    betas = [float(beta) for beta in text.split(",")]
+    if not all(0 <= beta <= 1 for beta in betas):
+        raise argparse.ArgumentTypeError(f"betas are numbers from 0 to 1, such as 0,0.5,1, not {text!r}")
+    return betas
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, not {text}")
+    return number
