@@ -21,7 +21,7 @@ POINTS = [
     {"beta": beta, "accuracy": 0.5 + beta / 4, "tokens": 1000.0 * (1 + beta), "sequential_tokens": 900.0}
     for beta in (0.0, 0.5, 1.0)
 ]
-FEEDBACK = {"hypervolume": 0.25, "points": POINTS}
+FEEDBACK = {"hypervolume": 0.25, "points": POINTS, "errors": 2, "error": "ZeroDivisionError"}
 
 
 class StubBench:
@@ -83,7 +83,7 @@ class StubBench:
             for beta in self.betas
         ]
 
-    def traces(self, round, *, store, problem, beta, seed=0):
+    def traces(self, round, *, store, problem, beta, seed=None):
         self.read_controller(round)
         if (store, problem) not in {("s1", "p01"), ("s1", "p02")}:
             raise LookupError(f"no episode {store} {problem}")
@@ -97,7 +97,7 @@ class StubBench:
         return {"ok": True, "error": "", "points": POINTS}
 
     def record_call(self, call):
-        self.calls.append(dict(call))
+        self.calls.append({"round": self.round, **call})
 
     def spent(self):
         return self._spent

@@ -55,6 +55,7 @@ def test_agent_reads_tries_and_submits():
     assert proposal.usage == Usage(5, 500, 100, 0, pytest.approx(5 * (100 * 1 + 20 * 10) / 1e6))
     answers = [m["content"] for m in server.requests[-1]["messages"] if m["role"] == "tool"]
     assert "shipped self_consistency: hypervolume 0.5000" in answers[0]
+    assert "2 episodes failed: ZeroDivisionError." in answers[0]
     assert "Self-consistency" in answers[1] and "Round one" in answers[3]
     assert answers[2].splitlines()[1].startswith("s1,0.5,p02,0.25,1234") and len(answers[2].splitlines()) == 3
     assert answers[4].startswith('{"answer":0,"correct":true}\n{"round":1')

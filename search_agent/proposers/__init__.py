@@ -140,13 +140,12 @@ def _openai(args: argparse.Namespace) -> Proposer:
         raise UserError(f"--base-url {base_url}: expected a URL such as http://localhost:8000/v1")
     if base_url and "@" in base_url:
         raise UserError(
-            f"--base-url {public_url(base_url)}: leave user and password out; the key comes from the environment"
+            f"--base-url {public_url(base_url)}: leave user and password out; the key is read from "
+            f"{args.api_key_env}"
         )
     key = os.environ.get(args.api_key_env)
     if not key and not base_url:
-        raise UserError(
-            f"--proposer openai needs a key: set {args.api_key_env}, or name another variable: --api-key-env"
-        )
+        raise UserError(f"--proposer openai needs a key: set {args.api_key_env}, or see --api-key-env")
     for option in ("max_turns", "max_tokens", "max_reply_tokens", "max_cost", "request_timeout"):
         value = getattr(args, option)
         if value is not None and not 0 < value < float("inf"):

@@ -54,14 +54,18 @@ def _standing(record: Record) -> str:
     who = f"round {number} ({record.get('name', '')})" if number else f"shipped {record.get('name', '')}"
     if record.get("status", "evaluated") != "evaluated":
         return f"- {who}: {record.get('status')}: {clean(str(record.get('error', '')), 300)}"
+    feedback = record.get("feedback") or {}
     points = "; ".join(
         f"{at['beta']:g}: {at['accuracy']:.3f} @ {at['tokens']:.0f} / {at['sequential_tokens']:.0f}"
-        for at in (record.get("feedback") or {}).get("points", [])
+        for at in feedback.get("points", [])
     )
     parent = f", from round {record['parent']}" if record.get("parent") else ""
     falling = "" if record.get("monotone", True) else " COST FALLS AS BETA RISES."
+    errors = (
+        f" {n} episodes failed: {clean(feedback['error'], 200)}." if (n := feedback.get("errors")) else ""
+    )
     said = f" {clean(str(record['summary']), 300)}" if record.get("summary") else ""
-    return f"- {who}{parent}: hypervolume {hypervolume(record):.4f}; {points}.{falling}{said}"
+    return f"- {who}{parent}: hypervolume {hypervolume(record):.4f}; {points}.{falling}{errors}{said}"
 
 
 def results_text(rows: Sequence[Record]) -> str:

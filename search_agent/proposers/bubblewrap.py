@@ -1,4 +1,4 @@
-"""A proposer's command behind bubblewrap: it sees its workspace, the system's programs and what it is allowed.
+"""A proposer's command behind bubblewrap: it sees its workspace, the system's programs and what is allowed.
 
 Not covered: the network is on (hosted models need it), so whatever listens on this machine's loopback or on
 an abstract socket can be spoken to.
@@ -82,8 +82,8 @@ class Bubblewrap:
             for secret in self.hidden:
                 if mount.path.resolve().is_relative_to(secret.resolve()):
                     raise UserError(
-                        f"--allow-path {mount.path} lies in {secret}, which a proposer must not see (a store, "
-                        "a hold-out or the run): allow another folder, or move it elsewhere"
+                        f"--allow-path {mount.path} lies in {secret}, which a proposer must not see (a "
+                        "store, a hold-out or the run): allow another folder, or move it elsewhere"
                     )
 
     def wrap(self, argv: Sequence[str], workspace: Path) -> list[str]:

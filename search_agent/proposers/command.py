@@ -85,7 +85,7 @@ class CommandProposer:
             ended = _wait_for_person(workspace) if self._manual else self._run(workspace)
             how = "time is up" if ended.status is None else f"exit status {ended.status}"
             output = hide(ended.output, self._secrets)
-            bench.record_call(_call(bench.round, how, time.monotonic() - start, output))
+            bench.record_call(_call(how, time.monotonic() - start, output))
             try:
                 source, summary, parent = take_back(
                     workspace, [record["round"] for record in bench.history()]
@@ -120,9 +120,9 @@ class CommandProposer:
             )
 
 
-def _call(number: int, outcome: str, seconds: float, output: str) -> dict[str, object]:
+def _call(outcome: str, seconds: float, output: str) -> dict[str, object]:
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    call = {"at": at, "round": number, "outcome": outcome, "seconds": round(seconds, 3), "output": output}
+    call = {"at": at, "outcome": outcome, "seconds": round(seconds, 3), "output": output}
     return call | {key: value for key, value in asdict(USAGE).items() if key != "calls"}
 
 

@@ -73,17 +73,14 @@ class Endpoint:
         base_url: None = the openai package's default (OPENAI_BASE_URL, else OpenAI).
         timeout: seconds a request may take, each attempt.
         meter: counts and records every call.
-        round: noted in the record.
     """
 
-    def __init__(
-        self, model: str, key: str, base_url: str | None, timeout: float, meter: Meter, round: int
-    ) -> None:
+    def __init__(self, model: str, key: str, base_url: str | None, timeout: float, meter: Meter) -> None:
         from openai import OpenAI, Timeout
 
         patience = Timeout(timeout, connect=min(timeout, 10.0))
         self._client = OpenAI(api_key=key, base_url=base_url, timeout=patience, max_retries=RETRIES)
-        self._model, self._key, self._timeout, self._meter, self._round = model, key, timeout, meter, round
+        self._model, self._key, self._timeout, self._meter = model, key, timeout, meter
         self._reply_tokens = meter.limits.reply_tokens
         self._length_parameter = "max_completion_tokens"
 
@@ -176,7 +173,6 @@ class Endpoint:
         cached = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens") or 0
         call = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "round": self._round,
             "model": self._model,
             "outcome": outcome,
             "seconds": round(time.monotonic() - start, 3),

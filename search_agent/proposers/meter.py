@@ -50,10 +50,10 @@ class Meter:
         self._before = spent.cost_usd if spent.cost_usd is not None else self._cost(spent) or 0.0
 
     def room(self, prompt_tokens: int) -> int:
-        """Completion tokens that the next call may use; `prompt_tokens` is an estimate of its prompt.
+        """Completion tokens that the next call may use; `prompt_tokens` estimates its prompt.
 
         Raises:
-            ProposerError: the tokens of the round, or (fatal) the money of the run, do not allow another call.
+            ProposerError: the tokens of the round, or (fatal) the money of the run, allow no more calls.
         """
         limits, used = self.limits, self.usage.prompt_tokens + self.usage.completion_tokens
         room = min(limits.reply_tokens, limits.tokens - used - prompt_tokens)

@@ -1,8 +1,8 @@
 """`openai`: a model behind any OpenAI-compatible endpoint, as an agent with tools or in one reply.
 
-The agent looks at the history, results and traces, tries drafts and submits. A model without tool calling gets
-everything in one prompt; the last Python code block of its reply is the program. Both are one conversation:
-a reply without a program is answered with what was missing, until the limits are reached.
+The agent looks at the history, results and traces, tries drafts and submits. A model without tool calling
+gets everything in one prompt; the last Python code block of its reply is the program. Both are one
+conversation: a reply without a program is answered with what was missing, until the limits are reached.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ PACKET = 48_000  # characters of the opening; halved until the model's context t
 LEAST_PACKET = 1_500
 DROPPED = "[dropped to save room; call the tool again if you need it]"
 WITH_TOOLS = """\
-Use the tools to read programs, results and traces and to try drafts. You have {turns} replies; a reply may call
-several tools. Finish with `submit`: the whole controller file, a summary, and the round it was derived from, if any.
+Use the tools to read programs, results and traces and to try drafts. You have {turns} replies;
+a reply may call several tools. Finish with `submit`: the whole controller file, a summary, and the round it
+was derived from, if any.
 """
 ONE_REPLY = """\
-Reply with one or two sentences (what your controller does differently, and why), a line "Parent: N" if it was
-derived from round N, and then the whole controller file in one ```python code block.
+Reply with one or two sentences (what your controller does differently, and why), a line "Parent: N" if
+it was derived from round N, and then the whole controller file in one ```python code block.
 """
 
 
@@ -81,7 +82,7 @@ class OpenAIProposer:
             ProposerError: the model gave none within the limits, refused, or its server failed.
         """
         meter = Meter(self._limits, self._price, bench.spent(), bench.record_call)
-        with Endpoint(self._model, self._key, self._base_url, self._timeout, meter, bench.round) as endpoint:
+        with Endpoint(self._model, self._key, self._base_url, self._timeout, meter) as endpoint:
             return Conversation(bench, endpoint, meter, SPECS if self._tools else []).run()
 
 

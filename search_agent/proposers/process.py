@@ -50,7 +50,7 @@ def run(argv: Sequence[str], folder: Path, environment: Mapping[str, str], secon
 
 
 class _Output:
-    """The first and the last of what a pipe carries; the rest is read too, so that the writer never blocks."""
+    """The first and last of what a pipe carries; the rest is read too, so that the writer never blocks."""
 
     def __init__(self, pipe: BufferedReader) -> None:
         self._pipe, self._head, self._tail, self._size = pipe, b"", b"", 0

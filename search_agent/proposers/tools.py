@@ -149,7 +149,7 @@ class Toolbox:
             raise LookupError(f"no such results: stores are {stores}, betas are {betas}")
         return briefing.results_text(rows)
 
-    def read_trace(self, round: int, store: str, problem: str, beta: float, seed: int = 0) -> str:
+    def read_trace(self, round: int, store: str, problem: str, beta: float, seed: int | None = None) -> str:
         """The log of an episode."""
         trace = self._bench.traces(round, store=store, problem=problem, beta=beta, seed=seed)
         return briefing.trace_text(trace)

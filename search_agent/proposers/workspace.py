@@ -32,13 +32,13 @@ FILES = """\
 
 - `API.md`: the controller API. Read it first.
 - `examples/*.py`: the shipped controllers.
-- `history/0001/`, ...: earlier rounds: `controller.py`, `round.json` (outcome and frontier), `results.csv` (each
-  feedback problem), `traces.jsonl` (of the best rounds: what single episodes did and saw).
+- `history/0001/`, ...: earlier rounds: `controller.py`, `round.json` (outcome and frontier), `results.csv`
+  (each feedback problem), `traces.jsonl` (of the best rounds: what single episodes did and saw).
 - `check.py`: `python3 check.py controller.py` says whether a file is a valid controller (it does not run it).
 
-Write your controller to `controller.py` in this folder, the whole file. If you like, say in `summary.txt` in one
-or two sentences what it does differently and why, with a line "Parent: N" if it was derived from round N. Nothing
-else of this folder is kept.
+Write your controller to `controller.py` in this folder, the whole file. If you like, say in `summary.txt`
+in one or two sentences what it does differently and why, with a line "Parent: N" if it was derived from
+round N. Nothing else of this folder is kept.
 """
 CHECK_MAIN = """
 
@@ -122,9 +122,10 @@ def _read(folder: Path, name: str) -> str | None:
         return None
     except OSError as error:
         raise ProposerError(f"{name} cannot be read ({error.strerror}): leave a plain file") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ProposerError(f"{name} is not a plain file")
     with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ProposerError(f"{name} is not a plain file")
         data = file.read(MAX_PROGRAM + 1)
     if len(data) > MAX_PROGRAM:
         raise ProposerError(f"{name} is larger than {MAX_PROGRAM} bytes")
