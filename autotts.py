@@ -8,6 +8,7 @@ import argparse
 import difflib
 import errno
 import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -53,6 +54,7 @@ COMMANDS = {
     "report": ("search_agent.commands.report", "draw a search run as one self-contained HTML file"),
 }
 
+STDOUT = 1
 # What the machine refuses, as opposed to what a bug of ours would raise.
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
@@ -83,13 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Our reader (`| head`) has gone; without this the interpreter complains again as it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        raise
+        if not _reader_has_left():
+            raise
+        # Without this the interpreter complains once more as it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+        return 141
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
@@ -113,6 +113,13 @@ def _run(argv: list[str]) -> int:
     module.add_arguments(parsers[command])
     status: int = module.run(parser.parse_args(argv), ROOMS)
     return status
+
+
+def _reader_has_left() -> bool:
+    """Is it `| head` that has had enough, and not some pipe of our own that broke?"""
+    poll = select.poll()
+    poll.register(STDOUT, 0)
+    return bool(poll.poll(0))
 
 
 def _hint(command: str) -> str:

@@ -87,7 +87,9 @@ def test_a_bug_of_ours_keeps_its_traceback(command, error) -> None:
         autotts.main(["stub"])
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_is_no_error(unbuffered, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     run = subprocess.Popen(
         [sys.executable, "-m", "autotts", "controllers"],
         cwd=ROOT,

@@ -26,6 +26,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         print(rooms.program(name).source, end="")
     if not args.controller:
         for name, path in rooms.controllers().items():
-            summary = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            summary = " ".join(docstring.split("\n\n")[0].split())
             print(f"{name}\n    {summary}\n    {path}")
     return 0
