@@ -17,6 +17,12 @@ COSTS = (1000, 2000, 4000)
 BETAS = (0.0, 0.5, 1.0)
 
 
+@pytest.fixture(autouse=True)
+def fewer_resamples(monkeypatch) -> None:
+    """Verdicts here do not hang on the last digit of an interval."""
+    monkeypatch.setattr("env.statistics.RESAMPLES", 800)
+
+
 def sweep(controller="a", *, solved=(0.3, 0.5, 0.7), costs=COSTS, problems=40, seed=0, noise=0.0, **where):
     """A frontier of three points; problems grow harder with their number, alike for every controller."""
     rng = np.random.default_rng(seed)
@@ -270,6 +276,11 @@ def test_controllers_are_evaluated_alike_and_the_looks_recorded(evaluation, tmp_
     assert holdout.count(stores[0]) == holdout.Looks(2, 2)
     assert {entry["purpose"] for entry in holdout.lookups(stores[1])} == {"compare"}
     assert f"{stores[1]}: evaluated 2 times (2 different programs)" in capsys.readouterr().out
+
+
+def test_a_misspelt_second_controller_is_refused_before_the_first_is_evaluated(evaluation, tmp_path) -> None:
+    assert autotts.main(["compare", "self_consistency", "oops", "--store", str(tmp_path / "x")]) == 2
+    assert evaluation == []
 
 
 def test_a_ledger_that_cannot_be_written_is_a_warning(evaluation, tmp_path, capsys) -> None:

@@ -96,7 +96,8 @@ def test_the_same_seed_gives_the_same_intervals_and_a_generator_may_be_passed() 
     assert summarise(frame) != summarise(frame, 1)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch) -> None:
+    monkeypatch.setattr("env.statistics.RESAMPLES", 1000)
     rng, covered = np.random.default_rng(7), 0
     for trial in range(200):
         chance = rng.beta(0.5, 0.5, 40)
@@ -183,7 +184,8 @@ def test_the_detectable_difference_is_the_textbook_one() -> None:
     assert Estimate.of(draws(np.zeros(60)), 60).detectable is None
 
 
-def test_a_detectable_difference_is_found_four_times_in_five() -> None:
+def test_a_detectable_difference_is_found_four_times_in_five(monkeypatch) -> None:
+    monkeypatch.setattr("env.statistics.RESAMPLES", 1000)
     rng, spread, problems = np.random.default_rng(2), 0.3, 60
     truth = EFFECT * spread / np.sqrt(problems)
     found = 0

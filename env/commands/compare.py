@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from env.comparison import Answer, Comparison
+    from env.program import Program
     from env.statistics import Estimate
 
 COST, ACCURACY = "tokens", "accuracy"
@@ -63,11 +64,14 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     """
     from env.comparison import compare
     from env.holdout import count
+    from env.program import Program
     from env.statistics import summarise
 
     if args.margin < 0:
         raise UserError(f"--margin is a loss of accuracy, 0 or more, not {args.margin}.")
-    frames = [_episodes(side, args, rooms) for side in (args.a, args.b)]
+    # Both first, so that a misspelt B does not cost an evaluation of A.
+    sides = [read_episodes(side) if _recorded(side) else rooms.program(side) for side in (args.a, args.b)]
+    frames = [_evaluated(side, args) if isinstance(side, Program) else side for side in sides]
     comparison = compare(*frames, margin=args.margin)
     print(describe(comparison, args.at))
     for row in (row for frame in frames for row in summarise(frame)):
@@ -177,22 +181,33 @@ def read_episodes(side: str) -> "pl.DataFrame":
     return frame.filter(pl.col("controller") == name) if name else frame
 
 
-def _episodes(side: str, args: argparse.Namespace, rooms: Rooms) -> "pl.DataFrame":
+def _recorded(side: str) -> bool:
     path = Path(side.partition("#")[0])
-    if path.is_dir() or path.suffix == ".parquet":
-        return read_episodes(side)
-    program = rooms.program(side)
+    return path.is_dir() or path.suffix == ".parquet"
+
+
+def _evaluated(program: "Program", args: argparse.Namespace) -> "pl.DataFrame":
     if not args.store:
-        raise UserError(f"{side} is a controller: say where to evaluate it with --store STORE.")
+        raise UserError(f"{program.name} is a controller: say where to evaluate it with --store STORE.")
     from env.evaluate import evaluate
     from env.holdout import record
     from env.statistics import EPISODE_COLUMNS
     from env.store import Store
 
-    what = {"betas": args.beta, "seeds": range(args.seeds), "protocol": args.protocol}
-    episodes = evaluate([Store.open(store) for store in args.store], [program], workers=args.workers, **what)
+    stores, seeds = [Store.open(store) for store in args.store], range(args.seeds)
+    episodes = evaluate(
+        stores, [program], betas=args.beta, seeds=seeds, protocol=args.protocol, workers=args.workers
+    )
     for store in args.store:
-        if warning := record(store, [(program.name, program.source)], purpose="compare", **what):
+        warning = record(
+            store,
+            [(program.name, program.source)],
+            betas=args.beta,
+            seeds=seeds,
+            protocol=args.protocol,
+            purpose="compare",
+        )
+        if warning:
             print(f"warning: {warning}", file=sys.stderr)
     return episodes.frame.select(EPISODE_COLUMNS)
 
