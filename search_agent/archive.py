@@ -3,12 +3,14 @@
     RUN/run.json                 what determines the result, and when to stop
     RUN/baselines/NAME/          a published controller, in the form of a round
     RUN/rounds/0001/             made under a temporary name, renamed when complete
-        round.json               the outcome; no clock time in it, so that a resumed run leaves the same bytes
+        round.json               the outcome; without clock time: a resumed run leaves the same bytes
         controller.py            what was proposed (absent where the proposer failed)
         feedback.parquet         episodes of the feedback problems: what proposers may see
         selection.parquet        episodes of the selection problems: never shown to a proposer
     RUN/finalists.json           the best rounds with more seeds, and which one won
-    RUN/holdout.json             winner and baselines on the hold-out, written once, at the end
+    RUN/holdout.parquet          episodes of winner and baselines on the hold-out
+    RUN/holdout.json             their figures, written once, at the end, which makes the run final
+    RUN/clock.json               seconds that the baselines took, the measure for what the end will take
     RUN/usage.jsonl              a line a model call
     RUN/report.html
 
@@ -112,7 +114,7 @@ class Run:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise UserError(
-                        f"another search is writing {self.path}; wait for it, or give another --out"
+                        f"another search is writing {self.path}; wait for it, or use another --out"
                     ) from None
             for half in (*self.path.glob("*/.new-*"), *self.path.glob(".new-*")):
                 shutil.rmtree(half) if half.is_dir() else half.unlink()
@@ -145,7 +147,7 @@ class Run:
         return file.read_text(encoding="utf-8") if file.is_file() else None
 
     def episodes(self, entry: int | str, part: str) -> pl.DataFrame | None:
-        """Episodes of a round or a baseline; `part` is "feedback" or "selection"; None where it was not run."""
+        """Episodes of a round or a baseline on a part ("feedback" or "selection"), None if not run."""
         import polars as pl
 
         file = self.folder(entry) / f"{part}.parquet"
@@ -173,10 +175,7 @@ class Run:
                 (half / SOURCE).write_text(source, encoding="utf-8")
             for name, frame in ((FEEDBACK, feedback), (SELECTION, selection)):
                 if frame is not None:
-                    # Through memory: polars reports a full disk as an error of its own.
-                    buffer = io.BytesIO()
-                    frame.write_parquet(buffer)
-                    (half / name).write_bytes(buffer.getvalue())
+                    (half / name).write_bytes(_parquet(frame))
             for file in half.iterdir():
                 _sync(file)
             half.rename(final)
@@ -187,15 +186,16 @@ class Run:
         file = self.path / name
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
-    def write(self, name: str, document: Mapping[str, Any]) -> None:
-        """Write a document of the run, in one step.
+    def write(self, name: str, document: Mapping[str, Any] | pl.DataFrame) -> None:
+        """Write a document (JSON) or a table (Parquet) of the run, in one step.
 
         Raises:
             UserError: the disk refuses.
         """
         half = self.path / f".new-{name}"
+        content = _json(document).encode() if isinstance(document, Mapping) else _parquet(document)
         with self._disk():
-            half.write_text(_json(document), encoding="utf-8")
+            half.write_bytes(content)
             _sync(half)
             half.replace(self.path / name)
             _sync(self.path)
@@ -235,6 +235,13 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _json(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    # Through memory: polars reports a full disk as an error of its own.
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def _sync(path: Path) -> None:

@@ -21,13 +21,12 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         """Sum of both; an unknown price makes the sum unknown."""
-        known = self.cost_usd is not None and other.cost_usd is not None
         return Usage(
             self.calls + other.calls,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
-            self.cost_usd + other.cost_usd if known else None,
+            None if self.cost_usd is None or other.cost_usd is None else self.cost_usd + other.cost_usd,
         )
 
 

@@ -23,9 +23,9 @@ def score(frame: pl.DataFrame, references: Mapping[str, Reference]) -> dict[str,
         references: by store, the point that hypervolume is measured from.
 
     Returns:
-        `hypervolume` (accuracy x nats, averaged over stores) and `hypervolume_ci`; `points`, one a beta, averaged
-        over stores: beta, accuracy, accuracy_ci, tokens, tokens_ci, sequential_tokens; `monotone`: whether in no
-        store a larger beta costs less; `errors` (episodes) and `error` (the first one's text).
+        `hypervolume` (accuracy x nats, averaged over stores) and `hypervolume_ci`; `points`, one a beta,
+        averaged over stores: beta, accuracy, accuracy_ci, tokens, tokens_ci, sequential_tokens; `monotone`:
+        whether in no store a larger beta costs less; `errors` (episodes) and `error` (the first one's text).
     """
     import numpy as np
     import polars as pl

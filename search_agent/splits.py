@@ -53,12 +53,12 @@ def split(problems: Iterable[str], folds: int = 3, holdout: Iterable[str] | None
         held, rest = list(holdout), dealt
         if shared := set(held) & set(rest):
             raise UserError(
-                f"{len(shared)} problems of the hold-out stores are in the search stores too (same question); "
+                f"{len(shared)} problems of the hold-out stores are in the search stores too; "
                 "what was searched on cannot be held out: give other stores to --holdout, or leave it out"
             )
     if len(rest) < folds:
         raise UserError(
-            f"{len(rest)} problems are left for {folds} folds; give stores with more problems, or lower --folds"
+            f"{len(rest)} problems are left for {folds} folds; give larger stores, or a smaller --folds"
         )
     selection = [problem for i, problem in enumerate(rest) if i % folds]
     return Splits(tuple(sorted(rest[::folds])), tuple(sorted(selection)), tuple(sorted(held)))

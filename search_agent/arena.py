@@ -1,0 +1,104 @@
+"""Where programs are measured: the stores of a search, its three parts, and who may run there how."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from env.frontier import GRID, Reference, reference
+from search_agent.splits import Splits
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from env.program import Program
+    from env.store import Store
+
+# Proposers see outcomes on these seeds only; what chooses a winner and what is reported uses seeds from 0.
+PROPOSER_SEED = 1_000_000
+SMOKE_PROBLEMS = 3
+# What is compared in the end gets this many times the seeds of a round.
+FINAL = 5
+
+
+@dataclass
+class Arena:
+    """Runs programs on a part of the problems.
+
+    Attributes:
+        stores: the search stores.
+        holdout: the stores of the hold-out: others, or the search stores themselves.
+        splits: which problems belong to which part.
+        seeds: how many seeds a round is evaluated on.
+        protocol: "standard" or "published".
+        probe_tokens: what a probe costs where the store does not know.
+        workers: processes; None = one a core. Changes no result.
+        progress: called with (done, total) episodes, if given.
+    """
+
+    stores: Sequence[Store]
+    holdout: Sequence[Store]
+    splits: Splits
+    seeds: int
+    protocol: str = "standard"
+    probe_tokens: int = 20
+    workers: int | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.references: dict[str, Reference] = {
+            str(store.path): reference(store.forest(), self.protocol)
+            for store in [*self.stores, *self.holdout]
+        }
+
+    def feedback(self, programs: Sequence[Program]) -> pl.DataFrame:
+        """Episodes on the feedback problems, with seeds that proposers may see."""
+        return self._run(self.stores, programs, self.splits.feedback, self.feedback_seeds)
+
+    def selection(self, programs: Sequence[Program], seeds: int | None = None) -> pl.DataFrame:
+        """Episodes on the selection problems."""
+        return self._run(self.stores, programs, self.splits.selection, range(seeds or self.seeds))
+
+    def held_out(self, programs: Sequence[Program]) -> pl.DataFrame:
+        """Episodes on the hold-out."""
+        return self._run(self.holdout, programs, self.splits.holdout, range(self.final_seeds))
+
+    def draft(self, program: Program, *, isolation: str | None = None) -> pl.DataFrame:
+        """A few episodes on a few feedback problems, over the whole grid."""
+        seeds = range(PROPOSER_SEED, PROPOSER_SEED + 2)
+        return self._run(self.stores, [program], self.splits.feedback[:SMOKE_PROBLEMS], seeds, isolation)
+
+    @property
+    def final_seeds(self) -> int:
+        """How many seeds baselines, finalists and the hold-out are evaluated on."""
+        return FINAL * self.seeds
+
+    @property
+    def feedback_seeds(self) -> range:
+        """The seeds of the feedback problems."""
+        return range(PROPOSER_SEED, PROPOSER_SEED + self.seeds)
+
+    def _run(
+        self,
+        stores: Sequence[Store],
+        programs: Sequence[Program],
+        problems: Sequence[str],
+        seeds: Sequence[int],
+        isolation: str | None = None,
+    ) -> pl.DataFrame:
+        from env.evaluate import evaluate
+
+        return evaluate(
+            stores,
+            programs,
+            betas=GRID,
+            seeds=seeds,
+            problems=problems,
+            isolation=isolation,
+            protocol=self.protocol,
+            probe_tokens=self.probe_tokens,
+            progress=self.progress,
+            workers=self.workers or os.cpu_count() or 1,
+        ).frame

@@ -1,0 +1,156 @@
+"""Search for better controllers: propose, evaluate, feed back; then judge the winner on problems set aside.
+
+Ends with a table, one sentence, and a report to look at. Interrupt it at any time; --resume goes on.
+
+    autotts search stores/*-aime24 --minutes 15 --out runs/first
+    autotts search --resume --out runs/first
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from env.errors import UserError
+from search_agent import proposers, start
+from search_agent.archive import Run
+
+if TYPE_CHECKING:
+    from env.rooms import Rooms
+
+PUBLISHED = (
+    "self_consistency",
+    "adaptive_consistency",
+    "early_stopping_consistency",
+    "parallel_probe",
+    "confidence_momentum",
+)
+# Rounds of a search that was told neither --rounds nor --minutes, without and with a model to wait for.
+ROUNDS, FEW_ROUNDS = 60, 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `autotts search`."""
+    parser.add_argument("stores", nargs="*", metavar="STORE", help="search on these stores")
+    parser.add_argument(
+        "--holdout",
+        nargs="+",
+        default=[],
+        metavar="STORE",
+        help="look at these once, at the end (default: 30%% of the problems are set aside)",
+    )
+    parser.add_argument(
+        "--proposer",
+        choices=proposers.NAMES,
+        help="who writes the programs (default: openai where there is a key and a model, else compose)",
+    )
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="stop after so many programs")
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", help="stop after about so many minutes, end included"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="RUN", help="the run's folder (default: runs/0001, runs/0002, ...)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--seeds",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="seeds of a round; the end takes 5 N (default: 20)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=_positive,
+        default=3,
+        metavar="K",
+        help="one fold in K is shown to proposers (default: 3)",
+    )
+    parser.add_argument(
+        "--protocol", choices=("standard", "published"), default="standard", help="default: standard"
+    )
+    parser.add_argument(
+        "--probe-tokens",
+        type=int,
+        default=20,
+        metavar="N",
+        help="cost of a probe where unknown (default: 20)",
+    )
+    parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search itself (default: 0)")
+    proposers.add_arguments(parser)
+
+
+def run(args: argparse.Namespace, rooms: Rooms) -> int:
+    """Search, and say what was found.
+
+    Raises:
+        UserError: an option, a store, the run folder, the proposer or the disk stands in the way.
+    """
+    from search_agent.console import show_outcome, telling
+    from search_agent.loop import Search, SearchStopped
+    from search_agent.report import write_report
+
+    run, options = _resumed(args) if args.resume else _started(args)
+    arena = start.open_arena(options)
+    hidden = [Path(store.path) for store in (*arena.stores, *arena.holdout)]
+    proposer = proposers.make(options.proposer, options, [*hidden, run.path if run else options.out])
+    config = start.configuration(arena, options, proposer.settings)
+    stop = {"rounds": options.rounds, "minutes": options.minutes}
+    if run:
+        start.require_same(config, run.config, run.path)
+    else:
+        run = Run.create(options.out, config, stop)
+    baselines = [rooms.program(name) for name in PUBLISHED]
+    examples = {name: rooms.program(name).source for name in rooms.controllers()}
+    try:
+        with run.writing(), telling(arena) as teller:
+            arena.progress = teller.advance
+            run.change_stop(stop)
+            Search(run, arena, proposer, baselines, examples, teller.say).go()
+        show_outcome(run)
+    except KeyboardInterrupt:
+        again = f"autotts search --resume --out {shlex.quote(str(run.path))}"
+        print(f"autotts: interrupted; go on with: {again}", file=sys.stderr)
+        return 130
+    except SearchStopped:
+        print(f"report: {write_report(run.path)}")
+        raise
+    print(f"report: {write_report(run.path)}")
+    return 0
+
+
+def _started(args: argparse.Namespace) -> tuple[None, argparse.Namespace]:
+    if not args.stores:
+        raise UserError("give the stores to search on, or --resume --out RUN to go on with a search")
+    args.out = args.out or start.next_folder()
+    args.proposer = args.proposer or proposers.default(args)
+    if not args.rounds and not args.minutes:
+        args.rounds = ROUNDS if args.proposer == "compose" else FEW_ROUNDS
+    return None, args
+
+
+def _resumed(args: argparse.Namespace) -> tuple[Run, argparse.Namespace]:
+    if not args.out:
+        raise UserError("--resume needs to know which run: give its folder with --out")
+    run = Run.open(args.out)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = start.merged(args, vars(parser.parse_args([])), run.config["options"], run.path)
+    if not (args.rounds or args.minutes):
+        options.rounds, options.minutes = run.stop["rounds"], run.stop["minutes"]
+    elif run.read("finalists.json") and (args.minutes or args.rounds > len(run.rounds())):
+        raise UserError(
+            f"{run.path} has chosen its winner and looked at the hold-out; what is written after that could not "
+            "be judged by it: start another run with another --out"
+        )
+    return run, options
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
