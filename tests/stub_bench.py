@@ -1,7 +1,9 @@
 """A workbench with a small, fixed past, for testing proposers apart from the evaluation."""
 
+import argparse
 import random
 
+from search_agent import proposers
 from search_agent.controller_api import CONTROLLER_API
 from search_agent.proposal import Usage
 
@@ -101,3 +103,10 @@ class StubBench:
 
     def spent(self):
         return self._spent
+
+
+def arguments(*words):
+    """The proposers' options, as parsed from a command line."""
+    parser = argparse.ArgumentParser()
+    proposers.add_arguments(parser)
+    return parser.parse_args(words)

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stub_bench import PROGRAM, StubBench
-from test_proposer_openai import arguments
+from stub_bench import PROGRAM, StubBench, arguments
 
 from env.errors import UserError
 from search_agent import proposers

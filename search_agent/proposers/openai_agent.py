@@ -129,7 +129,7 @@ class Conversation:
             raise ProposerError(f"the model refused: {reply.refusal}")
         # Chat templates want the roles to alternate, even where there was nothing to repeat.
         self._messages.append(reply.message or {"role": "assistant", "content": "(no answer)"})
-        hurry = f"\n[{left} replies left: submit now]" if left <= 2 else ""
+        hurry = f"\n[replies left: {left}; submit now]" if left <= 2 else ""
         if reply.calls:
             self._strikes = 0
             for call in reply.calls:

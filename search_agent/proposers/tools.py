@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from env.errors import UserError
 from env.program import ProgramError, check
 from search_agent.proposers import briefing
 from search_agent.proposers.text import MAX_SUMMARY, clean, cut, table
@@ -103,7 +102,7 @@ class Toolbox:
             return f"error: the arguments are not valid JSON ({clean(str(error), 100)}); send the call again"
         try:
             answer: str = getattr(self, name)(**_fit(values, spec["parameters"]))
-        except (LookupError, ValueError, UserError) as error:
+        except (LookupError, ValueError) as error:
             return f"error: {clean(str(error.args[0] if error.args else error), 500)}"
         return answer
 

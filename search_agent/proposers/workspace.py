@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import env.program
+from env import program
 from search_agent.proposal import ProposerError
 from search_agent.proposers.briefing import (
     RESULT_COLUMNS,
@@ -72,7 +72,7 @@ def furnish(folder: Path, bench: Workbench) -> None:
 
 def checker() -> str:
     """A script that needs nothing of ours and says whether a file keeps the contract of a controller."""
-    source = inspect.getsource(env.program).replace(
+    source = inspect.getsource(program).replace(
         "from env.errors import UserError\n", "UserError = Exception\n"
     )
     return source + CHECK_MAIN

@@ -1,0 +1,113 @@
+import json
+
+import pytest
+from scripted_server import ScriptedServer, completion
+from stub_bench import PROGRAM, StubBench, arguments
+
+from env.errors import UserError
+from search_agent import proposers
+from search_agent.proposers.prices import Price, price_of
+from search_agent.proposers.text import clean, cut, hide, program_in, summary_in
+from search_agent.proposers.tools import Toolbox
+
+KEY = "sk-secret-0123456789"
+SUBMIT = completion(calls=[("submit", {"source": PROGRAM, "summary": "Better."})])
+
+
+@pytest.fixture
+def no_environment(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_MODEL", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_environment")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "needs a model"),
+        (["--model", "gpt-5"], "needs a key: set OPENAI_API_KEY"),
+        (["--model", "m", "--base-url", "localhost:8000"], "expected a URL"),
+        (["--model", "m", "--base-url", "http://me:pw@h/v1"], "leave user and password out"),
+        (["--model", "m", "--base-url", "http://h/v1", "--max-cost", "1"], "needs the price of m"),
+        (["--model", "m", "--base-url", "http://h/v1", "--max-turns", "0"], "--max-turns 0"),
+        (["--model", "m", "--base-url", "http://h/v1", "--max-cost", "nan"], "--max-cost nan"),
+        (
+            ["--model", "m", "--base-url", "http://h/v1", "--prices", "/nowhere"],
+            "cannot read the price table",
+        ),
+    ],
+)
+def test_options_that_cannot_work_are_refused_before_the_first_call(words, said):
+    with pytest.raises(UserError, match=said) as caught:
+        proposers.make("openai", arguments(*words))
+    assert "pw" not in str(caught.value).replace("pass", "")
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_options_and_environment(monkeypatch):
+    assert proposers.default(arguments()) == "compose"
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert proposers.default(arguments()) == "compose"
+    assert proposers.default(arguments("--model", "gpt-5")) == "openai"
+    monkeypatch.setenv("MY_KEY", "k2-secret")
+    monkeypatch.setenv("OPENAI_MODEL", "mine")
+    with ScriptedServer(SUBMIT) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        proposer = proposers.make("openai", arguments("--api-key-env", "MY_KEY"))
+        proposer.propose(StubBench())
+    assert proposer.settings == {"model": "mine", "base_url": server.url, "tools": True}
+    assert server.headers[0]["authorization"] == "Bearer k2-secret"
+    assert server.requests[0]["model"] == "mine"
+    assert not proposer.trusted
+
+
+def test_prices(tmp_path):
+    assert price_of("gpt-4.1-2025-04-14") == price_of("gpt-4.1") == Price(2.0, 0.5, 8.0)
+    assert price_of("qwen") is None
+    own = tmp_path / "prices.json"
+    own.write_text('{"qwen": {"input": 1, "output": 2}, "gpt-5": {"input": 9, "cached": 8, "output": 7}}')
+    assert price_of("qwen", own) == Price(1, 1, 2)
+    assert price_of("gpt-5", own) == Price(9, 8, 7)
+    for text in (
+        "",
+        "[]",
+        '{"a": 1}',
+        '{"a": {"input": 1}}',
+        '{"a": {"input": -1, "output": 1}}',
+        '{"a": {"input": NaN, "output": 1}}',
+    ):
+        own.write_text(text)
+        with pytest.raises(UserError, match="is not a price table"):
+            price_of("a", own)
+
+
+def test_text_is_bounded_and_printable():
+    assert clean("a\x00b\n\x1b[2J" + "x" * 100, 20) == "a\\x00b \\x1b[2Jxxxxx…"
+    assert len(clean("\x00" * 1000, 50)) == 50
+    assert cut("ab\ncd\nef", 6, "ask").startswith("ab\ncd\n[cut: ")
+    assert hide("a secret-word, none", {"K": "secret-word", "L": "none"}) == "a [K], none"
+    assert program_in("```\nasync def solve(ep): ...") is not None
+    assert program_in("```bash\ndef solve\n```") is None
+    assert summary_in("Good.\n**Parent:** round 2\n", [1, 2]) == ("Good.", 2)
+    assert summary_in("Parent: 9", [1]) == ("", None)
+
+
+def test_tool_answers_are_bounded():
+    bench = StubBench()
+    row = bench.results(1)[0]
+    bench.results = lambda round: [
+        {**row, "problem": f"p{i}", "error": "\x1b" * 500, "errors": 1} for i in range(999)
+    ]
+    bench.traces = lambda *args, **kwargs: [{"round": i, "notes": ["n" * 500]} for i in range(999)]
+    bench.read_controller = lambda round: "x\n" * 10**6
+    bench.history = lambda: [{"round": i, "status": "failed", "error": "e" * 999} for i in range(1, 999)]
+    box = Toolbox(bench)
+    where = {"round": 1, "store": "s1", "problem": "p01", "beta": 0}
+    for name, given in {
+        "standings": {},
+        "read_results": {"round": 1},
+        "read_trace": where,
+        "read_controller": {"which": "5"},
+    }.items():
+        answer = box.use(name, json.dumps(given))
+        assert 1000 < len(answer) < 25_000 and "[cut: " in answer and "\x1b" not in answer
