@@ -85,7 +85,7 @@ class Replay:
         self.live = np.ones(count, np.bool_)
         self.final = np.full(count, UNPARSED, np.int64)
         self.correct = np.zeros(count, np.bool_)
-        self.log: list[tuple[NDArray[Any], Results]] | None = [] if log else None
+        self.log: list[tuple[NDArray[Any], NDArray[Any], Results]] | None = [] if log else None
         self._opened = np.zeros(count, np.int64)
         self._rooted = np.zeros((count, index.arms), np.int64)
         self._capacity = int(self.max_branches.max(initial=1))
@@ -124,7 +124,7 @@ class Replay:
         actions get no results.
         """
         episode, kind, probe, count, argument = np.ascontiguousarray(actions.T).astype(np.int64)
-        ids = ids.astype(np.int64)
+        raw_ids, ids = ids, ids.astype(np.int64)
         if (kind == PRUNE).any():
             ids, keep = self._prune(episode, kind, count, argument, ids)
             episode, kind, probe, count, argument = (x[keep] for x in (episode, kind, probe, count, argument))
@@ -162,7 +162,7 @@ class Replay:
         )
         results.rows[refused > 0] = -refused[refused > 0]
         if self.log is not None:
-            self.log.append((actions, results))
+            self.log.append((actions, raw_ids, results))
         return results
 
     def finish(self, episodes: NDArray[Any], answers: NDArray[Any]) -> NDArray[np.bool_]:

@@ -1,0 +1,244 @@
+"""Evaluation: controllers x stores x betas x seeds, split into units of work; a row an episode comes back."""
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from env.errors import UserError
+from env.executors import run_all
+from env.program import Program, check
+from env.store import Store
+from env.unit import Played, Unit, play_unit
+
+if TYPE_CHECKING:
+    import polars as pl
+
+BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ISOLATIONS = ("strict", "batch", "none")
+# Starting worker processes costs a second; below this many episodes one process is done sooner.
+EPISODES_WORTH_WORKERS = 6_000
+EPISODES_A_UNIT = 3_000
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What an evaluation saw.
+
+    Attributes:
+        frame: a row an episode: store, model, dataset, controller, beta, settings (the overrides, as JSON),
+            problem (question hash), seed, correct, answer (the episode's code, -1 = none), decode, probe,
+            prm, tokens (their sum), sequential, rounds, asked, granted (branches and forks), error
+            ("" = none), isolation, level (what held untrusted code, "" = it ran in-process), protocol.
+        schedules: (controller, beta) -> every setting that it resolved to, as the controller told.
+    """
+
+    frame: "pl.DataFrame"
+    schedules: Mapping[tuple[str, float], Mapping[str, Any]]
+
+
+def evaluate(
+    stores: Sequence[Store],
+    programs: Sequence[Program],
+    *,
+    betas: Sequence[float] = BETAS,
+    settings: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] = range(100),
+    protocol: str = "standard",
+    isolation: str | None = None,
+    workers: int | None = None,
+    executor: str = "processes",
+    problems: Collection[str] | None = None,
+    probe_tokens: int = 20,
+    max_branches: int | None = None,
+    i_trust_this_code: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Episodes:
+    """Play every program on every store at every beta, once a problem and seed.
+
+    Args:
+        settings: overrides of the schedule, by name.
+        protocol: "standard" or "published" (see `env.index`).
+        isolation: "strict" (one episode of a problem a process), "batch" (several, audited by solo replays),
+            "none" (in this process); None decides by trust: in-process for what we ship, else strict.
+        workers: processes; None = as many as there are processors once the work is worth it.
+        problems: question hashes to play; None = all.
+        probe_tokens: what a probe costs where the store does not know.
+        max_branches: ceiling on branches opened at the root; None = see `env.replay.Replay`.
+        i_trust_this_code: run untrusted programs even where nothing can isolate them.
+        progress: called with the episodes done and all to do.
+
+    A program that does not keep the contract, raises, hangs or cheats gets rows with its error, and the
+    others' rows are unaffected.
+
+    Raises:
+        UserError: an argument out of range, a store that cannot be read, no isolation on this machine.
+    """
+    _check_arguments(stores, programs, betas, seeds, isolation)
+    overrides = dict(settings or {})
+    units = []
+    for store in stores:
+        chosen = _chosen(store, problems)
+        for program in programs:
+            mode = isolation or ("none" if program.trusted else "strict")
+            refusal = _refusal(program)
+            per_unit = max(1, EPISODES_A_UNIT // max(1, len(chosen)))
+            for beta in betas:
+                for first in range(0, len(seeds), per_unit):
+                    units.append(
+                        Unit(
+                            store=store.path,
+                            program=program,
+                            beta=float(beta),
+                            overrides=overrides,
+                            seeds=tuple(seeds[first : first + per_unit]),
+                            problems=tuple(chosen),
+                            protocol=protocol,
+                            probe_tokens=probe_tokens,
+                            max_branches=max_branches,
+                            isolation=mode,
+                            refusal=refusal,
+                            i_trust_this_code=i_trust_this_code,
+                        )
+                    )
+    total = sum(len(unit.seeds) * len(unit.problems) for unit in units)
+    if workers is None:
+        workers = (os.cpu_count() or 1) if total >= EPISODES_WORTH_WORKERS else 1
+    done = 0
+    played: list[tuple[Unit, Played]] = []
+    for unit, result in run_all(play_unit, units, executor, workers):
+        played.append((unit, result))
+        done += len(unit.seeds) * len(unit.problems)
+        if progress:
+            progress(done, total)
+    place = {id(unit): at for at, unit in enumerate(units)}
+    played.sort(key=lambda pair: place[id(pair[0])])
+    schedules = {(u.program.name, u.beta): p.settings for u, p in played if p.settings is not None}
+    return Episodes(_frame(played, {store.path: store for store in stores}), schedules)
+
+
+def _check_arguments(
+    stores: Sequence[Store],
+    programs: Sequence[Program],
+    betas: Sequence[float],
+    seeds: Sequence[int],
+    isolation: str | None,
+) -> None:
+    if not (stores and programs and len(betas) and len(seeds)):
+        raise UserError("nothing to evaluate: give at least one store, controller, beta and seed")
+    if isolation is not None and isolation not in ISOLATIONS:
+        raise UserError(f"no isolation {isolation!r}: choose {', '.join(ISOLATIONS)}")
+    if bad := [beta for beta in betas if not 0 <= beta <= 1]:
+        raise UserError(f"beta {bad[0]:g} is outside [0, 1]")
+    if len({program.name for program in programs}) < len(programs):
+        raise UserError("two controllers of the same name: tables could not tell them apart; rename one file")
+
+
+def _refusal(program: Program) -> str:
+    try:
+        check(program.source)
+    except UserError as error:
+        return f"ProgramError: {error}"
+    return ""
+
+
+def _chosen(store: Store, problems: Collection[str] | None) -> list[int]:
+    hashes = store.problems["question_hash"].to_pylist()
+    return [at for at, name in enumerate(hashes) if problems is None or name in problems]
+
+
+def _frame(played: Sequence[tuple[Unit, Played]], stores: Mapping[str, Store]) -> "pl.DataFrame":
+    import polars as pl
+
+    frames = []
+    for unit, result in played:
+        store = stores[unit.store]
+        hashes = store.problems["question_hash"].to_pylist()
+        episodes = len(unit.seeds) * len(unit.problems)
+        errors = [""] * episodes
+        for episode, text in result.errors.items():
+            errors[episode] = text
+        frame = pl.DataFrame(
+            {
+                "problem": [hashes[p] for p in unit.problems] * len(unit.seeds),
+                "seed": np.repeat(np.array(unit.seeds, np.int64), len(unit.problems)),
+                "correct": result.correct,
+                "answer": result.answer,
+                "decode": result.ledger[:, 0],
+                "probe": result.ledger[:, 1],
+                "prm": result.ledger[:, 2],
+                "tokens": result.ledger[:, :3].sum(axis=1),
+                "sequential": result.ledger[:, 3],
+                "rounds": result.rounds,
+                "asked": result.asked,
+                "granted": result.granted,
+                "error": errors,
+            }
+        )
+        frames.append(
+            frame.select(
+                pl.lit(unit.store).alias("store"),
+                pl.lit(store.model).alias("model"),
+                pl.lit(store.dataset).alias("dataset"),
+                pl.lit(unit.program.name).alias("controller"),
+                pl.lit(unit.beta).alias("beta"),
+                pl.lit(json.dumps(dict(unit.overrides), sort_keys=True)).alias("settings"),
+                pl.all(),
+                pl.lit(unit.isolation).alias("isolation"),
+                pl.lit(result.level).alias("level"),
+                pl.lit(unit.protocol).alias("protocol"),
+            )
+        )
+    frame: pl.DataFrame = pl.concat(frames)
+    return frame
+
+
+def trace(
+    store: Store,
+    program: Program,
+    beta: float,
+    problem: str,
+    seed: int,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    protocol: str = "standard",
+    isolation: str | None = None,
+    probe_tokens: int = 20,
+    max_branches: int | None = None,
+    i_trust_this_code: bool = False,
+) -> list[dict[str, Any]]:
+    """What one episode did and saw: the engine's own action log, a dictionary a round, JSON-able.
+
+    A round is {"round", "actions": [{"do", "ids", "depth", "tokens", "answer", "done"}], "notes"}; `answer`
+    holds the episode's codes (None = not asked). The last entry is {"answer", "correct", "error", "spent"}.
+
+    Args:
+        problem: its question hash.
+
+    Raises:
+        UserError: the store has no such problem; otherwise as `evaluate`.
+    """
+    from env.tracing import timeline
+
+    (at,) = _chosen(store, [problem]) or (None,)
+    if at is None:
+        raise UserError(f"{store.path} has no problem {problem}")
+    unit = Unit(
+        store=store.path,
+        program=program,
+        beta=float(beta),
+        overrides=dict(settings or {}),
+        seeds=(seed,),
+        problems=(at,),
+        protocol=protocol,
+        probe_tokens=probe_tokens,
+        max_branches=max_branches,
+        isolation=isolation or ("none" if program.trusted else "strict"),
+        refusal=_refusal(program),
+        i_trust_this_code=i_trust_this_code,
+        log=True,
+    )
+    return timeline(play_unit(unit))

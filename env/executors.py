@@ -1,0 +1,85 @@
+"""Where units of work run: in this process, in worker processes, or on a Ray cluster."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from typing import Any, TypeVar
+
+from env.errors import UserError
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+EXECUTORS = ("serial", "processes", "ray")
+
+
+def run_all(
+    function: Callable[[Unit], Result], units: Sequence[Unit], executor: str, workers: int
+) -> Iterator[tuple[Unit, Result]]:
+    """Apply `function` to every unit; yields each with its result as it is done.
+
+    Args:
+        executor: "serial" in this process, "processes" for worker processes of this machine (they are kept
+            for the next call), "ray" for the Ray cluster that this process is connected to, or a local one.
+        workers: how many processes; with one, "processes" is "serial".
+
+    Raises:
+        UserError: an unknown executor, Ray is not installed, or a worker died.
+    """
+    if executor not in EXECUTORS:
+        raise UserError(f"no executor {executor!r}: choose {', '.join(EXECUTORS)}")
+    if executor == "ray":
+        yield from _ray(function, units)
+    elif executor == "serial" or workers <= 1 or len(units) <= 1:
+        for unit in units:
+            yield unit, function(unit)
+    else:
+        yield from _processes(function, units, workers)
+
+
+def _processes(
+    function: Callable[[Unit], Result], units: Sequence[Unit], workers: int
+) -> Iterator[tuple[Unit, Result]]:
+    pool = _pool(workers)
+    futures = {pool.submit(function, unit): unit for unit in units}
+    done = False
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+        done = True
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process died, most likely for want of memory: use fewer --workers or fewer seeds"
+        ) from None
+    finally:
+        if not done:
+            # Workers in mid-unit would be waited for at exit; what they hold is of no more use.
+            _pool.cache_clear()
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Spawned, never forked: a fork would copy whatever this process holds, its threads' locks included.
+    context = multiprocessing.get_context("spawn")
+    ignore = signal.SIGINT, signal.SIG_IGN
+    return ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore)
+
+
+def _ray(function: Callable[[Unit], Result], units: Sequence[Unit]) -> Iterator[tuple[Unit, Result]]:
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--executor ray needs Ray: pip install 'autotts[ray]'") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    remote: Any = ray.remote(function)
+    waiting = {remote.remote(unit): unit for unit in units}
+    while waiting:
+        (ready,), _ = ray.wait(list(waiting), num_returns=1)
+        yield waiting.pop(ready), ray.get(ready)

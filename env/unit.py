@@ -1,0 +1,257 @@
+"""A unit of work: one controller at one beta on one store, over some problems and seeds, in one process."""
+
+import atexit
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from env.episode import Episode, play, resolve
+from env.frames import FrameError
+from env.index import Index
+from env.isolation.pool import Job, Limits, Pool
+from env.playback import Playback
+from env.program import Program
+from env.replay import Replay
+from env.store import Store
+
+# Episodes that one engine plays in lockstep: enough for vectors, little enough for caches and memory.
+WAVE = 1536
+# Episodes a child plays under "batch", and the fewest of them that are replayed alone.
+BATCH = 300
+AUDITED = 3
+CONCURRENCY = 16
+NOT_RUN = "not run, since earlier episodes ended so: "
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What to play: `problems` (places in the store) x `seeds`, in that order for each seed.
+
+    `refusal` is why the program must not run at all ("" = it may). The rest is as in `env.evaluate.evaluate`.
+    """
+
+    store: str
+    program: Program
+    beta: float
+    overrides: Mapping[str, Any]
+    seeds: Sequence[int]
+    problems: Sequence[int]
+    protocol: str
+    probe_tokens: int
+    max_branches: int | None
+    isolation: str
+    refusal: str = ""
+    i_trust_this_code: bool = False
+    log: bool = False
+
+
+@dataclass
+class Played:
+    """What became of E episodes, seed by seed: arrays of length E, errors by episode.
+
+    Attributes:
+        ledger: int64[E, 4], decode, probe, PRM and sequential tokens.
+        settings: what the schedule resolved to; None if it never did.
+        level: what held the code ("" in-process).
+        waves: the engines and what was said to them, kept where a log was asked for.
+    """
+
+    correct: NDArray[np.bool_]
+    answer: NDArray[np.int64]
+    ledger: NDArray[np.int64]
+    rounds: NDArray[np.int64]
+    asked: NDArray[np.int64]
+    granted: NDArray[np.int64]
+    errors: dict[int, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
+    level: str = ""
+    waves: list[Playback] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, episodes: int) -> "Played":
+        """Nothing played yet."""
+        zeros = [np.zeros(episodes, np.int64) for _ in range(3)]
+        nothing = np.full(episodes, -1, np.int64)
+        return cls(np.zeros(episodes, np.bool_), nothing, np.zeros((episodes, 4), np.int64), *zeros)
+
+    def keep(self, first: int, playback: Playback, log: bool) -> None:
+        """Take over what a wave that began at episode `first` came to."""
+        replay = playback.replay
+        here = slice(first, first + len(replay))
+        self.correct[here], self.answer[here], self.ledger[here] = replay.correct, replay.final, replay.ledger
+        self.rounds[here], self.asked[here], self.granted[here] = replay.rounds, replay.asked, replay.granted
+        self.errors |= {first + episode: text for episode, text in playback.errors.items()}
+        if log:
+            self.waves.append(playback)
+
+
+def play_unit(unit: Unit) -> Played:
+    """Play a unit in this process (its controller in children, unless `unit.isolation` is "none").
+
+    Raises:
+        UserError: the store cannot be read, or nothing can isolate the program on this machine.
+    """
+    index = _index(unit.store, unit.protocol, unit.probe_tokens)
+    problems = np.tile(np.array(unit.problems, np.int64), len(unit.seeds))
+    seeds = np.repeat(np.array(unit.seeds, np.int64), len(unit.problems))
+    played = Played.empty(len(problems))
+    if unit.refusal:
+        played.errors = dict.fromkeys(range(len(problems)), unit.refusal)
+        return played
+    for first, last in _waves(unit):
+        replay = Replay(
+            index, problems[first:last], seeds[first:last], max_branches=unit.max_branches, log=unit.log
+        )
+        if unit.isolation == "none":
+            playback = Playback(replay, [range(len(replay))])
+            failed = _play_here(unit, playback, played)
+        else:
+            playback = Playback(replay, _spans(unit, len(replay)))
+            failed = _play_apart(unit, playback, played)
+        played.keep(first, playback, unit.log)
+        if failed:
+            rest = range(last, len(problems))
+            played.errors |= dict.fromkeys(rest, f"{NOT_RUN}{failed}")
+            break
+    if unit.isolation == "batch":
+        _audit(unit, played)
+    return played
+
+
+@lru_cache(maxsize=16)
+def _index_of(path: str, changed: int, protocol: str, probe_tokens: int) -> Index:
+    return Index.build(Store.open(path).forest(), protocol, probe_tokens)
+
+
+def _index(path: str, protocol: str, probe_tokens: int) -> Index:
+    meta = Path(path) / "store.json"
+    changed = meta.stat().st_mtime_ns if meta.exists() else 0
+    return _index_of(path, changed, protocol, probe_tokens)
+
+
+def _waves(unit: Unit) -> list[tuple[int, int]]:
+    """Runs of episodes that share an engine; whole seeds, unless a seed has more problems than a wave."""
+    total, width = len(unit.seeds) * len(unit.problems), len(unit.problems)
+    if width >= WAVE:
+        return [
+            (seed * width + first, seed * width + min(first + WAVE, width))
+            for seed in range(len(unit.seeds))
+            for first in range(0, width, WAVE)
+        ]
+    step = WAVE // width * width if width else 1
+    return [(first, min(first + step, total)) for first in range(0, total, step)]
+
+
+def _spans(unit: Unit, episodes: int) -> list[range]:
+    """Which episodes of a wave share a process: strictly those of one seed, one of each problem."""
+    size = max(1, min(len(unit.problems), episodes))
+    if unit.isolation == "batch":
+        size = max(1, BATCH // size) * size
+    return [range(first, min(first + size, episodes)) for first in range(0, episodes, size)]
+
+
+def _play_here(unit: Unit, playback: Playback, played: Played) -> str:
+    replay = playback.replay
+
+    def exchange(frame: bytes) -> bytes:
+        (reply,) = playback.answer([(0, frame)])
+        if isinstance(reply, FrameError):
+            raise reply
+        return reply
+
+    try:
+        names = unit.program.load()
+        played.settings = resolve(names, unit.beta, unit.overrides)
+        episodes = [
+            Episode(replay.seed_key(e), int(replay.max_branches[e]), unit.log) for e in range(len(replay))
+        ]
+        play(names["solve"], played.settings, episodes, exchange)
+    except Exception as error:
+        failed = f"{type(error).__name__}: {error}"
+        playback.errors |= {e: failed for e in range(len(replay)) if e not in playback.errors}
+        return failed
+    return ""
+
+
+def _play_apart(unit: Unit, playback: Playback, played: Played) -> str:
+    """The first job alone: a controller that hangs must not cost its time limit over and over."""
+    failed = _run_jobs(unit, playback, played, 0, 1)
+    if failed:
+        rest = range(len(playback.spans[0]), len(playback.replay))
+        playback.errors |= dict.fromkeys(rest, f"{NOT_RUN}{failed}")
+    else:
+        _run_jobs(unit, playback, played, 1, len(playback.spans))
+    return failed
+
+
+def _run_jobs(unit: Unit, playback: Playback, played: Played, first: int, last: int) -> str:
+    """Play the jobs of some spans in children; returns why the last one to fail as a whole did, if any."""
+    pool = _pool(unit.i_trust_this_code)
+    played.level, failed = pool.level, ""
+
+    def answer(frames: list[tuple[int, bytes]]) -> Sequence[bytes | Exception]:
+        return playback.answer([(first + job, frame) for job, frame in frames])
+
+    jobs = [_job(unit, playback.replay, span) for span in playback.spans[first:last]]
+    for outcome in pool.run(jobs, answer, CONCURRENCY):
+        if outcome.settings is not None:
+            played.settings = outcome.settings
+        if outcome.error:
+            failed = outcome.error
+            span = playback.spans[first + outcome.job]
+            playback.errors |= {e: failed for e in span if playback.replay.live[e]}
+    return failed
+
+
+def _job(unit: Unit, replay: Replay, span: range) -> Job:
+    return Job(
+        source=unit.program.source,
+        beta=unit.beta,
+        seed_keys=[replay.seed_key(e) for e in span],
+        max_branches=[int(replay.max_branches[e]) for e in span],
+        overrides=unit.overrides,
+        tracing=unit.log,
+    )
+
+
+@lru_cache(maxsize=2)
+def _pool(i_trust_this_code: bool) -> Pool:
+    voting = find_spec("controllers.voting")
+    assert voting is not None and voting.origin is not None
+    helpers = {"controllers.voting": Path(voting.origin).read_text(encoding="utf-8")}
+    # A sane controller plays an episode in a millisecond or so.
+    pool = Pool(Limits(cpu=8, wall=30.0), helpers, i_trust_this_code=i_trust_this_code)
+    atexit.register(pool.close)
+    return pool
+
+
+def _audit(unit: Unit, played: Played) -> None:
+    """Replay some episodes alone: what a controller answers must not depend on who shares its process."""
+    honest = [e for e in range(len(played.answer)) if e not in played.errors]
+    key = int(hashlib.sha256(unit.program.source.encode("utf-8", "replace")).hexdigest()[:12], 16)
+    count = min(len(honest), max(AUDITED, len(honest) // 50))
+    width = len(unit.problems)
+    for episode in np.random.default_rng(key).choice(honest, count, replace=False).tolist() if honest else []:
+        seed, problem = unit.seeds[episode // width], unit.problems[episode % width]
+        alone = play_unit(
+            Unit(**{**vars(unit), "seeds": (seed,), "problems": (problem,), "isolation": "strict"})
+        )
+        if (
+            alone.errors
+            or alone.answer[0] != played.answer[episode]
+            or (alone.ledger[0] != played.ledger[episode]).any()
+        ):
+            played.errors = dict.fromkeys(
+                range(len(played.answer)),
+                "audit: played alone, an episode answers or spends otherwise than among others; "
+                "an episode must depend on nothing but what it has seen itself",
+            )
+            played.correct[:] = False
+            return
