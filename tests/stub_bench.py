@@ -90,7 +90,10 @@ class StubBench:
         if (store, problem) not in {("s1", "p01"), ("s1", "p02")}:
             raise LookupError(f"no episode {store} {problem}")
         step = {"do": "branch", "ids": [0], "depth": [1], "tokens": [500], "answer": [0], "done": [None]}
-        return [{"round": 1, "actions": [step], "notes": ["hello"]}, {"answer": 0, "correct": True}]
+        return [
+            {"round": 1, "actions": [step], "notes": ["hello"]},
+            {"answer": 0, "correct": True, "error": "", "spent": {"decode": 500, "sequential": 500}},
+        ]
 
     def try_draft(self, source):
         self.drafts.append(source)

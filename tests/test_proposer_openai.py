@@ -54,7 +54,9 @@ def test_agent_reads_tries_and_submits():
     assert "2 episodes failed: ZeroDivisionError." in answers[0]
     assert "Self-consistency" in answers[1] and "Round one" in answers[3]
     assert answers[2].splitlines()[1].startswith("s1,0.5,p02,0.25,1234") and len(answers[2].splitlines()) == 3
-    assert answers[4].startswith('{"answer":0,"correct":true}\n{"round":1')
+    assert answers[4] == (
+        "answered 0: right; tokens: decode 500, sequential 500\n1: branch 0: +500 answer 0; note: hello"
+    )
     assert "it runs" in answers[5] and bench.drafts == [PROGRAM]
     assert bench.calls[0] | {"seconds": 0, "at": ""} == {
         "at": "",

@@ -6,6 +6,8 @@ from stub_bench import PROGRAM, StubBench, arguments
 
 from env.errors import UserError
 from search_agent import proposers
+from search_agent.proposers import timeline
+from search_agent.proposers.briefing import trace_text
 from search_agent.proposers.prices import Price, price_of
 from search_agent.proposers.text import clean, cut, hide, program_in, summary_in
 from search_agent.proposers.tools import Toolbox
@@ -98,7 +100,9 @@ def test_tool_answers_are_bounded():
     bench.results = lambda round: [
         {**row, "problem": f"p{i}", "error": "\x1b" * 500, "errors": 1} for i in range(999)
     ]
-    bench.traces = lambda *args, **kwargs: [{"round": i, "notes": ["n" * 500]} for i in range(999)]
+    end = bench.traces(1, store="s1", problem="p01", beta=0)[-1]
+    long = [{"round": i, "actions": [], "notes": ["n" * 500]} for i in range(999)]
+    bench.traces = lambda *args, **kwargs: [*long, end]
     bench.read_controller = lambda round: "x\n" * 10**6
     bench.history = lambda: [{"round": i, "status": "failed", "error": "e" * 999} for i in range(1, 999)]
     box = Toolbox(bench)
@@ -110,4 +114,31 @@ def test_tool_answers_are_bounded():
         "read_controller": {"which": "5"},
     }.items():
         answer = box.use(name, json.dumps(given))
-        assert 1000 < len(answer) < 25_000 and "[cut: " in answer and "\x1b" not in answer
+        assert 1000 < len(answer) < 25_000 and "\x1b" not in answer
+        assert ("rounds left out]" if name == "read_trace" else "[cut: ") in answer
+
+
+def test_a_trace_is_told_in_short_lines():
+    ids = list(range(6))
+    many = {"do": "extend", "ids": ids, "depth": [2] * 6, "tokens": [100] * 6}
+    many |= {"answer": [7, 7, None, -1, 7, 2], "done": [None, "stop", *[None] * 4], "prm": [[0.5, 0.25]] * 6}
+    few = {"do": "fork", "from": 3, "ids": [6, 7], "depth": [2, 2], "tokens": [100, 50]}
+    few |= {"answer": [None, 2], "done": [None, "stop"]}
+    actions = [many, {"do": "prune", "ids": [4, 0, 2, 3]}, few, {"do": "score", "refused": True}]
+    end = {"answer": None, "correct": False, "error": "boom", "spent": {"decode": 1}}
+    assert timeline.lines([{"round": 1, "actions": actions, "notes": ["so"]}, end]) == [
+        "answered None: wrong; error: boom; tokens: decode 1",
+        "1: extend 0-5: +600, answers 7x3 -1x1 2x1, prm 0.250 to 0.250, ended 1; prune 0,2-4; "
+        "fork 3 -> 6: +100, 7: +50 answer 2 (stop); score refused; note: so",
+    ]
+
+
+def test_of_a_long_trace_the_middle_is_left_out():
+    rounds = [{"round": i, "actions": [], "notes": [f"n{i}" * 9]} for i in range(1, 501)]
+    end = {"answer": 1, "correct": True, "error": "", "spent": {}}
+    told = trace_text([*rounds, end]).splitlines()
+    gap = next(k for k, line in enumerate(told) if "left out" in line)
+    assert told[0].startswith("answered 1: right") and told[-1].startswith("500: ")
+    assert int(told[gap].strip("[]").split()[0]) == 501 - (len(told) - 1)
+    assert told[gap - 1].startswith(f"{gap - 1}: ") and 5000 < len("\n".join(told)) <= 6_100
+    assert "left out" not in trace_text([*rounds[:20], end])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search_agent.proposers import timeline
 from search_agent.proposers.text import clean, cut, table
 
 if TYPE_CHECKING:
@@ -79,9 +81,13 @@ def results_text(rows: Sequence[Record]) -> str:
 
 
 def trace_text(trace: Sequence[Record]) -> str:
-    """The action log of an episode: its outcome, then its rounds in order."""
-    lines = [json.dumps(entry, separators=(",", ":"), ensure_ascii=True) for entry in trace]
-    return cut("\n".join(lines[-1:] + lines[:-1]), MAX_TRACE, "the rest of the rounds go on like this")
+    """The action log of an episode: its outcome, then its rounds; the middle of a long one is left out."""
+    lines = timeline.lines(trace)
+    sizes = list(accumulate(len(line) + 1 for line in lines))
+    head = bisect_right(sizes, MAX_TRACE // 2)
+    tail = max(head, bisect_right(sizes, sizes[-1] - MAX_TRACE // 2) + 1)
+    gap = [f"[{tail - head} rounds left out]"] if tail > head else []
+    return cut("\n".join([*lines[:head], *gap, *lines[tail:]]), MAX_TRACE + 100, "its lines are too long")
 
 
 def telling_episodes(rows: Sequence[Record], count: int) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ SPECS = [
     ),
     _spec(
         "read_trace",
-        "Everything one episode of an evaluated round did and saw, round by round, and whether it was right.",
+        "One episode of an evaluated round, a line a round; answers 3x5 = five branches said code 3.",
         {"round": WHOLE, "store": TEXT, "problem": TEXT, "beta": NUMBER},
         {"seed": WHOLE},
     ),
@@ -150,6 +150,8 @@ class Toolbox:
 
     def read_trace(self, round: int, store: str, problem: str, beta: float, seed: int | None = None) -> str:
         """The log of an episode."""
+        if not 0 <= beta <= 1:
+            raise LookupError(f"beta {beta:g} is outside [0, 1]")
         trace = self._bench.traces(round, store=store, problem=problem, beta=beta, seed=seed)
         return briefing.trace_text(trace)
 
