@@ -192,8 +192,7 @@ def _frame(played: Sequence[tuple[Unit, Played]], stores: Mapping[str, Store]) -
                 pl.lit(unit.protocol).alias("protocol"),
             )
         )
-    frame: pl.DataFrame = pl.concat(frames)
-    return frame
+    return pl.concat(frames)
 
 
 def trace(

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from env.episode import Episode, play, resolve
+from env.episode import UNPARSED, Episode, play, resolve
 from env.frames import FrameError
 from env.index import Index
-from env.isolation.pool import Job, Limits, Pool
+from env.isolation.link import Limits
+from env.isolation.pool import Job, Pool
 from env.playback import Playback
 from env.program import Program
 from env.replay import Replay
@@ -77,9 +78,14 @@ class Played:
     @classmethod
     def empty(cls, episodes: int) -> "Played":
         """Nothing played yet."""
-        zeros = [np.zeros(episodes, np.int64) for _ in range(3)]
-        nothing = np.full(episodes, -1, np.int64)
-        return cls(np.zeros(episodes, np.bool_), nothing, np.zeros((episodes, 4), np.int64), *zeros)
+        return cls(
+            correct=np.zeros(episodes, np.bool_),
+            answer=np.full(episodes, UNPARSED, np.int64),
+            ledger=np.zeros((episodes, 4), np.int64),
+            rounds=np.zeros(episodes, np.int64),
+            asked=np.zeros(episodes, np.int64),
+            granted=np.zeros(episodes, np.int64),
+        )
 
     def keep(self, first: int, playback: Playback, log: bool) -> None:
         """Take over what a wave that began at episode `first` came to."""

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from env.commands.options import BETAS, betas, positive
+from env.commands.terminal import progress_bar, write_whole
 from env.errors import UserError
 from env.rooms import Rooms
 
@@ -38,13 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", nargs="+", action="extend", default=[], metavar="STORE", help="where to evaluate"
     )
-    parser.add_argument(
-        "--beta", type=_betas, default="0,0.25,0.5,0.75,1", metavar="BETAS", help="default: %(default)s"
-    )
-    parser.add_argument("--seeds", type=_positive, default=100, metavar="N", help="default: %(default)s")
+    parser.add_argument("--beta", type=betas, default=BETAS, metavar="BETAS", help="default: %(default)s")
+    parser.add_argument("--seeds", type=positive, default=100, metavar="N", help="default: %(default)s")
     parser.add_argument("--protocol", choices=("standard", "published"), default="standard")
     parser.add_argument(
-        "--workers", type=_positive, default=os.cpu_count() or 1, metavar="N", help="default: every core"
+        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="default: every core"
     )
     parser.add_argument(
         "--margin",
@@ -83,8 +83,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     for store in dict.fromkeys(args.store):
         print(f"{store}: {count(store)}")
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(as_json(comparison, args.at), indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(as_json(comparison, args.at), indent=2) + "\n"
+        write_whole(args.json, lambda path: path.write_text(text, encoding="utf-8"))
     return 0
 
 
@@ -195,9 +195,16 @@ def _evaluated(program: "Program", args: argparse.Namespace) -> "pl.DataFrame":
     from env.store import Store
 
     stores, seeds = [Store.open(store) for store in args.store], range(args.seeds)
-    episodes = evaluate(
-        stores, [program], betas=args.beta, seeds=seeds, protocol=args.protocol, workers=args.workers
-    )
+    with progress_bar(program.name) as progress:
+        episodes = evaluate(
+            stores,
+            [program],
+            betas=args.beta,
+            seeds=seeds,
+            protocol=args.protocol,
+            workers=args.workers,
+            progress=progress,
+        )
     for store in args.store:
         warning = record(
             store,
@@ -250,16 +257,3 @@ def _number(count: int, noun: str) -> str:
 
 def _thousands(tokens: float) -> str:
     return f"{round(tokens) / 1000:.1f}k" if round(tokens) >= 1000 else f"{tokens:.0f}"
-
-
-def _betas(text: str) -> list[float]:
-    betas = [float(beta) for beta in text.split(",")]
-    if not all(0 <= beta <= 1 for beta in betas):
-        raise argparse.ArgumentTypeError(f"betas are numbers from 0 to 1, such as 0,0.5,1, not {text!r}")
-    return betas
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, not {text}")
-    return number

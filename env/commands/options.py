@@ -1,0 +1,43 @@
+"""Option values that several commands take, each with an error that says what was expected."""
+
+import argparse
+import ast
+from typing import Any
+
+BETAS = "0,0.25,0.5,0.75,1"
+
+
+def betas(text: str) -> tuple[float, ...]:
+    """Numbers in [0, 1], separated by commas."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 <= beta <= 1 for beta in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers in [0, 1], such as 0,0.5,1")
+    return tuple(dict.fromkeys(values))
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as Python writes it, or text."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as max_branches=16")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def natural(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    if not natural(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
