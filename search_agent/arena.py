@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from env.frontier import GRID, Reference, reference
 from search_agent.splits import Splits
@@ -34,6 +34,7 @@ class Arena:
         seeds: how many seeds a round is evaluated on.
         protocol: "standard" or "published".
         probe_tokens: what a probe costs where the store does not know.
+        i_trust_this_code: run untrusted programs even where nothing can isolate them.
         workers: processes; None = one a core. Changes no result.
         progress: called with (done, total) episodes, if given.
     """
@@ -44,6 +45,7 @@ class Arena:
     seeds: int
     protocol: str = "standard"
     probe_tokens: int = 20
+    i_trust_this_code: bool = False
     workers: int | None = None
     progress: Callable[[int, int], None] | None = None
 
@@ -65,10 +67,18 @@ class Arena:
         """Episodes on the hold-out."""
         return self._run(self.holdout, programs, self.splits.holdout, range(self.final_seeds))
 
-    def draft(self, program: Program, *, isolation: str | None = None) -> pl.DataFrame:
+    def draft(self, program: Program) -> pl.DataFrame:
         """A few episodes on a few feedback problems, over the whole grid."""
         seeds = range(PROPOSER_SEED, PROPOSER_SEED + 2)
+        # Quick rather than strict: what a draft's figures are good for is the proposer's own loss.
+        isolation = None if program.trusted else "batch"
         return self._run(self.stores, [program], self.splits.feedback[:SMOKE_PROBLEMS], seeds, isolation)
+
+    def trace(self, store: Store, program: Program, beta: float, problem: str, seed: int) -> list[dict[str, Any]]:
+        """The action log of one episode, see `env.evaluate.trace`."""
+        from env.evaluate import trace
+
+        return trace(store, program, beta, problem, seed, **self._options)
 
     @property
     def final_seeds(self) -> int:
@@ -79,6 +89,11 @@ class Arena:
     def feedback_seeds(self) -> range:
         """The seeds of the feedback problems."""
         return range(PROPOSER_SEED, PROPOSER_SEED + self.seeds)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        names = ("protocol", "probe_tokens", "i_trust_this_code")
+        return {name: getattr(self, name) for name in names}
 
     def _run(
         self,
@@ -97,8 +112,7 @@ class Arena:
             seeds=seeds,
             problems=problems,
             isolation=isolation,
-            protocol=self.protocol,
-            probe_tokens=self.probe_tokens,
-            progress=self.progress,
             workers=self.workers or os.cpu_count() or 1,
+            progress=self.progress,
+            **self._options,
         ).frame

@@ -58,7 +58,7 @@ def show_outcome(run: Run) -> None:
     finalists, holdout = run.read("finalists.json"), run.read("holdout.json")
     if finalists is None or holdout is None:
         print(
-            "no winner: no program came through whose cost does not fall as beta rises. More rounds may find one: "
+            "no winner: no program came through whose cost never falls as beta rises. More rounds may: "
             f"autotts search --resume --out {run.path} --rounds {len(records) + MORE}"
         )
         return

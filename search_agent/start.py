@@ -71,6 +71,7 @@ def open_arena(options: argparse.Namespace) -> Arena:
         seeds=options.seeds,
         protocol=options.protocol,
         probe_tokens=options.probe_tokens,
+        i_trust_this_code=options.i_trust_this_code,
         workers=options.workers,
     )
 

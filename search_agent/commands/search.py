@@ -80,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cost of a probe where unknown (default: 20)",
     )
     parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+    parser.add_argument(
+        "--i-trust-this-code",
+        action="store_true",
+        help="run programs of a model or a command even where this machine cannot isolate them",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search itself (default: 0)")
     proposers.add_arguments(parser)
 
@@ -144,7 +149,7 @@ def _resumed(args: argparse.Namespace) -> tuple[Run, argparse.Namespace]:
         options.rounds, options.minutes = run.stop["rounds"], run.stop["minutes"]
     elif run.read("finalists.json") and (args.minutes or args.rounds > len(run.rounds())):
         raise UserError(
-            f"{run.path} has chosen its winner and looked at the hold-out; what is written after that could not "
+            f"{run.path} has chosen its winner and looked at the hold-out; what came after that could not "
             "be judged by it: start another run with another --out"
         )
     return run, options

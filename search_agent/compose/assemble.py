@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any
+from collections.abc import Sequence
 
 from search_agent.compose.grammar import SLOTS, Constant, Mechanism, Recipe
 
@@ -68,17 +68,14 @@ def _docstring(recipe: Recipe) -> str:
     return "\n".join([*lines, ""])
 
 
-def _ramp(constant: Constant, values: Any) -> str:
-    if not constant.ramp or values[0] == values[-1]:
-        return _number(values[0])
-    low, high = values
-    if constant.whole:
-        return f"round({low} * ({high} / {low}) ** beta)" if low > 1 else f"round({high}**beta)"
-    return f"{_number(low)} + {_number(high - low)} * beta"
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.3g}"
+def _ramp(constant: Constant, values: Sequence[float]) -> str:
+    low, high = f"{values[0]:g}", f"{values[-1]:g}"
+    if low == high:
+        return low
+    if constant.low <= 0:
+        return f"{low} + {values[-1] - values[0]:.4g} * beta"
+    ramp = f"{high}**beta" if low == "1" else f"{low} * ({high} / {low}) ** beta"
+    return f"round({ramp})" if constant.whole else ramp
 
 
 def _solve(recipe: Recipe) -> str:

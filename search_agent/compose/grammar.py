@@ -14,7 +14,7 @@ from typing import Any
 class Constant:
     """A number of the schedule: where it may lie, and whether beta moves it.
 
-    Whole numbers grow geometrically with beta, real ones linearly.
+    It grows geometrically with beta, or linearly where it may be zero.
     """
 
     name: str
@@ -137,10 +137,59 @@ SLOTS: dict[str, dict[str, Mechanism]] = {
 Recipe = dict[str, Any]
 
 # Where the search starts: what a person would try first, with round numbers.
-FIRST: tuple[Recipe, ...] = (
-    # A race: everything at once, the first clear lead wins.
+FIRST: tuple[Recipe, ...] = tuple(
     dict(
-        **{"widening": "fixed", "depth": "step", "stopping": "margin", "pruning": "keep", "voting": "plain"},
-        **{"width": [3, 64], "stride": [1], "quorum": [1, 1], "margin": [0.5, 1.3]},
-    ),
+        zip(("widening", "depth", "stopping", "pruning", "voting"), mechanisms.split(), strict=True), **values
+    )
+    for mechanisms, values in (
+        # A race: everything at once, the first clear lead wins.
+        ("fixed step margin keep plain", dict(width=[3, 64], stride=[1], quorum=[1, 2], margin=[0.5, 1.5])),
+        # First past the post.
+        ("fixed step agree keep plain", dict(width=[4, 64], stride=[1], agree=[1, 8])),
+        # The race without its stragglers.
+        (
+            "fixed step margin tail plain",
+            dict(width=[3, 64], stride=[1], quorum=[2, 4], margin=[0.5, 2], tail=[1.2, 2]),
+        ),
+        # Adaptive consistency: whole solutions, a few at a time.
+        (
+            "bursts finish margin keep plain",
+            dict(width=[2, 64], start=[2, 4], burst=[1, 4], quorum=[2, 4], margin=[0.8, 2]),
+        ),
+        # A race that is topped up while it is open.
+        (
+            "refill step margin keep plain",
+            dict(width=[3, 64], start=[3, 16], stride=[2], quorum=[1, 3], margin=[0.5, 2]),
+        ),
+        # Confidence momentum in short: agreeing branches run ahead, those that stay off the track are left.
+        (
+            "fixed favour margin astray plain",
+            dict(width=[3, 32], stride=[4], favour=[2], quorum=[1, 4], margin=[1, 1.5], patience=[2, 8]),
+        ),
+        (
+            "steady favour margin astray plain",
+            dict(
+                width=[4, 64],
+                start=[2, 8],
+                widen=[1, 2],
+                stride=[4],
+                favour=[2],
+                quorum=[1, 4],
+                margin=[1, 2],
+                patience=[2, 8],
+            ),
+        ),
+        # Parallel-Probe: everybody's latest answer counts, and the leader must stay.
+        (
+            "fixed step stable astray latest",
+            dict(width=[3, 32], stride=[4], quorum=[1, 4], steady=[2, 8], patience=[2, 4], weight=[0.3]),
+        ),
+        # Short solutions are more often right.
+        (
+            "fixed step margin tail short",
+            dict(
+                width=[3, 64], stride=[2], quorum=[1, 4], margin=[0.5, 1.5], tail=[1.2, 2], favour_short=[0.5]
+            ),
+        ),
+    )
 )

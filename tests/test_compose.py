@@ -1,0 +1,130 @@
+import ast
+import itertools
+import random
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from env.frontier import GRID
+from env.program import Program, check
+from search_agent.compose.assemble import assemble, constants
+from search_agent.compose.grammar import FIRST, SLOTS
+from search_agent.compose.proposer import IMPLIED, ComposeProposer, choices, draw
+
+
+def drawn(seed):
+    """A random recipe."""
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    return draw(optuna.create_study(sampler=sampler).ask())
+
+
+def every_combination():
+    for picked in itertools.product(*SLOTS.values()):
+        recipe = dict(zip(SLOTS, picked, strict=True))
+        if recipe == recipe | IMPLIED.get(recipe["depth"], {}):
+            yield recipe | {c.name: [c.low, c.high][: 1 + c.ramp] for c in constants(recipe)}
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def test_every_combination_of_mechanisms_keeps_the_contract():
+    count = 0
+    for recipe in every_combination():
+        source = assemble(recipe)
+        check(source)
+        solve = next(node for node in ast.parse(source).body if isinstance(node, ast.AsyncFunctionDef))
+        settings = Program("it", source, True).load()["schedule"](0.5)
+        assert [argument.arg for argument in solve.args.args] == ["ep", *settings]
+        used = {node.id for node in ast.walk(solve) if isinstance(node, ast.Name)}
+        assert set(settings) <= used, "a constant that does nothing"
+        assert max(map(len, source.splitlines())) <= 110
+        assert len(source.splitlines()) < 80, "more than a screen"
+        count += 1
+    assert count > 400
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_no_setting_falls_as_beta_rises(seed):
+    recipe = drawn(seed)
+    schedule = Program("it", assemble(recipe), True).load()["schedule"]
+    betas = [k / 20 for k in range(21)]
+    for constant in constants(recipe):
+        values = [schedule(beta)[constant.name] for beta in betas]
+        assert values == sorted(values)
+        ends = recipe[constant.name]
+        assert [values[0], values[-1]] == pytest.approx([ends[0], ends[-1]])
+        assert not constant.whole or all(isinstance(value, int) for value in values)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_the_optimiser_can_be_told_of_any_recipe(seed):
+    recipe = drawn(seed)
+    assert draw(optuna.trial.FixedTrial(choices(recipe))) == recipe
+
+
+@pytest.mark.parametrize("recipe", FIRST)
+def test_the_first_recipes_are_of_the_grammar(recipe):
+    assert draw(optuna.trial.FixedTrial(choices(recipe))) == recipe
+    settings = [Program("it", assemble(recipe), True).load()["schedule"](beta) for beta in GRID]
+    assert len({str(each) for each in settings}) == len(GRID), "beta moves nothing"
+
+
+class Bench:
+    """As much of a workbench as `compose` looks at."""
+
+    def __init__(self, records, seed=0):
+        self.round = len(records) + 1
+        self.rng = random.Random(f"{seed} {self.round}")
+        self._records = records
+
+    def history(self):
+        return self._records
+
+
+def searched(rounds, seed=0, records=()):
+    """Records of a search whose hypervolume likes wide races."""
+    records, proposer = list(records), ComposeProposer()
+    while len(records) < rounds:
+        proposal = proposer.propose(Bench(records, seed))
+        recipe = proposal.memo["recipe"]
+        value = recipe["width"][-1] / 64 + (recipe["widening"] == "fixed")
+        records.append(
+            {
+                "round": len(records) + 1,
+                "memo": proposal.memo,
+                "feedback": {"hypervolume": value} if len(records) % 7 != 3 else None,
+                "source": proposal.source,
+                "parent": proposal.parent,
+            }
+        )
+    return records
+
+
+def test_the_same_archive_leads_to_the_same_program():
+    whole = searched(len(FIRST) + 6)
+    resumed = searched(len(FIRST) + 6, records=whole[: len(FIRST) + 2])
+    assert resumed == whole
+    other = searched(len(FIRST) + 6, seed=1)
+    assert [r["source"] for r in other[: len(FIRST)]] == [r["source"] for r in whole[: len(FIRST)]]
+    assert [r["source"] for r in other[len(FIRST) :]] != [r["source"] for r in whole[len(FIRST) :]]
+
+
+def test_no_program_is_proposed_twice_and_parents_are_earlier_rounds():
+    records = searched(30)
+    assert len({record["source"] for record in records}) == 30
+    assert records[0]["parent"] is None
+    for record in records[1:]:
+        assert 1 <= record["parent"] < record["round"]
+
+
+def test_the_optimiser_learns_from_the_feedback():
+    records = searched(60)
+    late = [record["memo"]["recipe"]["widening"] for record in records[-20:]]
+    assert late.count("fixed") >= 12
