@@ -138,9 +138,9 @@ def _openai(args: argparse.Namespace) -> Proposer:
     base_url = args.base_url or os.environ.get("OPENAI_BASE_URL")
     if base_url and not base_url.startswith(("http://", "https://")):
         raise UserError(f"--base-url {base_url}: expected a URL such as http://localhost:8000/v1")
-    if base_url and "@" in base_url:
+    if base_url and public_url(base_url) != base_url.rstrip("/"):
         raise UserError(
-            f"--base-url {public_url(base_url)}: leave user and password out; the key is read from "
+            f"--base-url {public_url(base_url)}: leave user, password and query out; the key is read from "
             f"{args.api_key_env}"
         )
     key = os.environ.get(args.api_key_env)
