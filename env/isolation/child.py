@@ -1,0 +1,153 @@
+"""The clean process that forks a locked-down child a job, and what such a child does.
+
+Started by `env.isolation.zygote`, with a control socket as file descriptor 0; what is said on it and on the
+pipes is in `env.isolation.wire`. Nothing that a controller can influence reaches the process that forks.
+"""
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from env import episode
+from env.isolation import canary, kernel, wire
+
+SOURCE_NAME = "<controller>"
+
+# What a controller may import, and what those modules import only when they are used.
+MODULES = "math statistics collections itertools functools heapq bisect random typing types weakref".split()
+
+
+def main() -> NoReturn:
+    """Load what controllers may use, find out what the kernel enforces, and serve until the socket closes."""
+    control = socket.socket(fileno=0)
+    for name in MODULES:
+        importlib.import_module(name)
+    kernel.settle()
+    setup = wire.unpack(_hear_from(control))
+    for name, source in setup["helpers"].items():
+        _register(name, source)
+    layers = canary.holding() & wire.LEVELS[setup["level"]]
+    if wire.LANDLOCK in layers:
+        kernel.forbid_files()
+    answer = wire.pack(sorted(layers))
+    control.sendall(wire.LENGTH.pack(len(answer)) + answer)
+    gc.collect()
+    gc.freeze()
+    _serve(control, layers)
+
+
+def _serve(control: socket.socket, layers: set[str]) -> NoReturn:
+    zygote, processes = os.getpid(), dict[int, int]()
+    while True:
+        order, files, _, _ = socket.recv_fds(control, wire.ORDER.size, 2)
+        if len(order) < wire.ORDER.size:
+            os._exit(0)
+        kind, job = wire.ORDER.unpack(order)
+        if kind == wire.START:
+            try:
+                process = os.fork()
+                if process == 0:
+                    _job(zygote, files, layers)
+                processes[job] = process
+            except OSError:
+                # No process to be had: the pipes close and the trusted side sees a job that never began.
+                pass
+            for file in files:
+                os.close(file)
+        else:
+            control.sendall(wire.REPORT.pack(job, *_reap(processes.pop(job, None))))
+
+
+def _reap(process: int | None) -> tuple[int, float, int]:
+    if process is None:
+        return -1, 0.0, 0
+    os.kill(process, signal.SIGKILL)
+    _, status, usage = os.wait4(process, 0)
+    return status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
+
+
+def _job(zygote: int, files: list[int], layers: set[str]) -> NoReturn:
+    try:
+        kernel.die_with(zygote)
+        inbox, outbox = files
+        os.dup2(inbox, 0)
+        os.dup2(outbox, 1)
+        os.closerange(2, kernel.MAX_FILES)
+        setup = wire.unpack(_hear())
+        signal.signal(signal.SIGXCPU, _out_of_time)
+        kernel.confine(layers, setup["memory"], setup["cpu"])
+        _play(setup)
+    except BaseException as error:
+        _notify({"error": _explain(error)})
+    finally:
+        os._exit(0)
+
+
+def _play(setup: Mapping[str, Any]) -> None:
+    program = {"__name__": setup["name"]}
+    exec(compile(setup["source"], SOURCE_NAME, "exec"), program)
+    settings = episode.resolve(program, setup["beta"], setup["overrides"])
+    _notify({"settings": settings})
+    pairs = zip(setup["seed_keys"], setup["max_branches"], strict=True)
+    episodes = [episode.Episode(key, most, setup["tracing"]) for key, most in pairs]
+    episode.play(program["solve"], settings, episodes, _exchange, SOURCE_NAME)
+
+
+def _exchange(frame: bytes) -> bytes:
+    _say(frame)
+    return _hear()
+
+
+def _notify(value: dict[str, Any]) -> None:
+    data = wire.pack(value)
+    _say(episode.HEADER.pack(wire.NOTICE, 0, 0, 0, 0, 0, len(data)) + data)
+
+
+def _say(data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(1, rest) :]
+
+
+def _hear() -> bytes:
+    data = os.read(0, 1 << 16)
+    while len(data) < wire.LENGTH.size or len(data) < wire.LENGTH.size + wire.LENGTH.unpack_from(data)[0]:
+        more = os.read(0, 1 << 20)
+        if not more:
+            os._exit(0)
+        data += more
+    return data[wire.LENGTH.size :]
+
+
+def _hear_from(control: socket.socket) -> bytes:
+    (size,) = wire.LENGTH.unpack(control.recv(wire.LENGTH.size, socket.MSG_WAITALL))
+    return control.recv(size, socket.MSG_WAITALL)
+
+
+def _register(name: str, source: str) -> None:
+    """Make a helper module importable, with the packages above it, from its source alone."""
+    package, _, last = name.rpartition(".")
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    if package:
+        if package not in sys.modules:
+            _register(package, "")
+            sys.modules[package].__path__ = []
+        setattr(sys.modules[package], last, module)
+    exec(compile(source, f"<{name}>", "exec"), module.__dict__)
+
+
+def _explain(error: BaseException) -> str:
+    texts: list[bytes] = []
+    episode._record_error(0, error, SOURCE_NAME, [], texts)
+    return texts[0].decode("utf-8", "replace")
+
+
+def _out_of_time(signal_number: int, frame: object) -> NoReturn:
+    raise TimeoutError("the processor time of this job is used up")

@@ -1,0 +1,266 @@
+"""The trusted side: a pool of locked-down children that play jobs, many at once, against one engine."""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from env.isolation.link import Failure, Gone, Limits, Link
+from env.isolation.wire import pack, printable
+from env.isolation.zygote import IsolationError, Report, Zygote
+
+Answer = Callable[[list[tuple[int, bytes]]], Sequence[bytes | Exception]]
+
+_TICK = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process's worth of episodes.
+
+    Attributes:
+        source: the controller, as text.
+        beta: what its schedule is asked for.
+        seed_keys: for each episode, what its random generator is seeded with.
+        max_branches: for each episode, the ceiling on branches opened at the root.
+        overrides: settings that replace those of the schedule.
+        name: the controller's `__name__`.
+        tracing: whether notes are kept; where they are not, a frame with notes is a violation.
+    """
+
+    source: str
+    beta: float
+    seed_keys: Sequence[int]
+    max_branches: Sequence[int]
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    name: str = "controller"
+    tracing: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        job: its place in the iterable of jobs.
+        settings: what the schedule resolved to (None if it never did): plain values, but the child's word.
+        error: why the job ended before every episode had its final; "" if all is well. Printable, bounded.
+        rss: bytes of memory its process held at most.
+        cpu_seconds: processor time it used.
+    """
+
+    job: int
+    settings: dict[str, Any] | None
+    error: str
+    rss: int
+    cpu_seconds: float
+
+
+@dataclass(eq=False)
+class _Child:
+    index: int
+    serial: int
+    link: Link
+    answered: bool
+    ended: bool = False
+    error: str = ""
+
+
+class Pool:
+    """Runs untrusted controllers, each job in a process of its own; use it as a context manager.
+
+    Args:
+        limits: what one job may use.
+        helpers: modules that controllers may import beside the standard library's, name -> source text.
+        level: keep to this level at most, instead of to all that the kernel enforces.
+        i_trust_this_code: run even at level C, where nothing can be relied upon.
+
+    Attributes:
+        level: "A" seccomp, Landlock and resource limits hold; "B" all but Landlock; "C" less than that. Found
+            out by attacking ourselves (`env.isolation.canary`); results should be stamped with it.
+
+    Raises:
+        IsolationError: level C without `i_trust_this_code`, or no process could be started at all.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        helpers: Mapping[str, str] | None = None,
+        level: str = "A",
+        i_trust_this_code: bool = False,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._helpers = dict(helpers or {})
+        self._zygote = Zygote(self._helpers, level)
+        self.level = self._zygote.level
+        self._poller = select.poll()
+        self._poller.register(self._zygote, select.POLLIN)
+        self._children: dict[int, _Child] = {}
+        self._by_pipe: dict[int, _Child] = {}
+        self._serial = 0
+        if self.level == "C" and not i_trust_this_code:
+            self.close()
+            raise IsolationError(
+                "this machine cannot isolate untrusted code: seccomp and resource limits did not stop "
+                "our own attacks. Use Linux on x86_64 or aarch64, or vouch for it with --i-trust-this-code"
+            )
+
+    def run(self, jobs: Iterable[Job], answer: Answer, concurrency: int = 16) -> Iterator[Outcome]:
+        """Play jobs, up to `concurrency` at once, and yield each one's outcome as it ends.
+
+        `answer` is handed (job, frame) for every job that waits for a reply now; the frames are whole and
+        within the bounds of `Link`, but otherwise unchecked. It returns the replies in the same order. An
+        exception in place of a reply ends that job with its text as the reason; one it raises ends the run.
+
+        One run at a time; a job is drawn from the iterable when there is a place for it.
+        """
+        queue = enumerate(jobs)
+        checked = time.monotonic()
+        try:
+            while True:
+                while len(self._children) < concurrency and (drawn := next(queue, None)):
+                    self._start(*drawn)
+                if not self._children:
+                    return
+                outcomes, frames = self._listen()
+                if frames:
+                    self._reply(frames, answer)
+                if time.monotonic() > checked + _TICK:
+                    checked = time.monotonic()
+                    self._check_patience(checked)
+                yield from outcomes
+        finally:
+            for child in self._children.values():
+                self._end(child)
+            self._children.clear()
+
+    def close(self) -> None:
+        """End all processes."""
+        self._zygote.close()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _start(self, index: int, job: Job) -> None:
+        self._serial += 1
+        inbox, outbox = self._zygote.start(self._serial)
+        link = Link(inbox, outbox, len(job.seed_keys), job.tracing, self.limits)
+        child = _Child(index, self._serial, link, answered=not job.seed_keys)
+        self._children[child.serial] = self._by_pipe[inbox] = self._by_pipe[outbox] = child
+        self._poller.register(inbox, select.POLLIN)
+        setup = {
+            "source": job.source,
+            "beta": float(job.beta),
+            "seed_keys": [int(key) for key in job.seed_keys],
+            "max_branches": [int(most) for most in job.max_branches],
+            "overrides": dict(job.overrides),
+            "name": job.name,
+            "tracing": job.tracing,
+            "memory": self.limits.memory,
+            "cpu": self.limits.cpu,
+        }
+        self._send(child, pack(setup))
+
+    def _listen(self) -> tuple[list[Outcome], list[tuple[_Child, bytes]]]:
+        outcomes: list[Outcome] = []
+        frames: list[tuple[_Child, bytes]] = []
+        for handle, _ in self._poller.poll(_TICK * 1000):
+            if handle == self._zygote.fileno():
+                outcomes += self._hear_report()
+            elif child := self._by_pipe.get(handle):
+                try:
+                    if handle == child.link.outbox:
+                        self._flush(child)
+                    elif frame := child.link.receive():
+                        frames.append((child, frame))
+                except Gone:
+                    self._end(child)
+                except Failure as failure:
+                    self._end(child, str(failure))
+        return outcomes, frames
+
+    def _reply(self, frames: list[tuple[_Child, bytes]], answer: Answer) -> None:
+        replies = answer([(child.index, frame) for child, frame in frames])
+        for (child, _), reply in zip(frames, replies, strict=True):
+            if isinstance(reply, Exception):
+                self._end(child, printable(str(reply)))
+            elif child.link.unanswered:
+                self._send(child, reply)
+            else:
+                child.answered = True
+                self._end(child)
+
+    def _send(self, child: _Child, message: bytes) -> None:
+        child.link.send(message)
+        if child.link.unsent:
+            self._poller.register(child.link.outbox, select.POLLOUT)
+
+    def _flush(self, child: _Child) -> None:
+        child.link.flush()
+        if not child.link.unsent:
+            self._poller.unregister(child.link.outbox)
+
+    def _check_patience(self, now: float) -> None:
+        for child in self._children.values():
+            try:
+                if not child.ended:
+                    child.link.check_patience(now)
+            except Failure as failure:
+                self._end(child, str(failure))
+
+    def _end(self, child: _Child, error: str = "") -> None:
+        """Have the child's process ended; the child stays in `_children` until that is reported."""
+        if child.ended:
+            return
+        link, child.ended, child.error = child.link, True, error
+        self._poller.unregister(link.inbox)
+        if link.unsent:
+            self._poller.unregister(link.outbox)
+        del self._by_pipe[link.inbox], self._by_pipe[link.outbox]
+        link.close()
+        self._zygote.reap(child.serial)
+
+    def _hear_report(self) -> list[Outcome]:
+        try:
+            report = self._zygote.report()
+        except Gone:
+            return self._replace_zygote()
+        child = self._children.pop(report.job, None)
+        # None: of a run that was broken off.
+        return [] if child is None else [self._outcome(child, report)]
+
+    def _outcome(self, child: _Child, report: Report) -> Outcome:
+        error = child.error or ("" if child.answered else _cause(report, self.limits))
+        return Outcome(child.index, child.link.settings, error, report.rss, report.cpu_seconds)
+
+    def _replace_zygote(self) -> list[Outcome]:
+        reason = "the process that isolates controllers ended; run this again"
+        orphans = list(self._children.values())
+        for child in orphans:
+            self._end(child, reason)
+        self._children.clear()
+        self._poller.unregister(self._zygote)
+        self._zygote.close()
+        self._zygote = Zygote(self._helpers, self.level)
+        self._poller.register(self._zygote, select.POLLIN)
+        return [Outcome(child.index, child.link.settings, child.error, 0, 0.0) for child in orphans]
+
+
+def _cause(report: Report, limits: Limits) -> str:
+    """Why a process ended that should not have, yet."""
+    if report.status < 0:
+        return "no process could be started for it"
+    if os.WIFSIGNALED(report.status):
+        number = os.WTERMSIG(report.status)
+        if number != signal.SIGKILL:
+            return f"crashed: {signal.strsignal(number)}"
+        if report.cpu_seconds >= limits.cpu:
+            return f"used more than {limits.cpu} seconds of processor time"
+    return "ended before every episode had its answer"
