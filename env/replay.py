@@ -139,6 +139,8 @@ class Replay:
         else:
             given = None
         if opening.any():
+            # An id that this very round gives out is not known yet.
+            ids = np.where(ids < self._opened[np.repeat(episode, rows)], ids, -1)
             born = self._open(episode, kind, count, argument, opening, refused)
             rows = np.where(opening, born, rows)
         while True:
