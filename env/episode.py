@@ -239,6 +239,8 @@ class Episode:
         requests = [action.send(None) for action in actions]
         if any(type(request) is not tuple for request in requests):
             raise ControllerError("together() takes branch, extend, finish, probe, score and fork actions")
+        if not requests:
+            return []
         results = []
         for action, answer in zip(actions, (yield requests), strict=True):
             try:
