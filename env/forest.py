@@ -1,4 +1,4 @@
-"""The flat arrays that replay walks: every problem's tree of segments, a row a node, parents before children."""
+"""The flat arrays that replay walks: the problems' trees of segments, a row a node, parents before children."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Forest:
         )
 
     def raw_text(self, problem: int) -> list[str]:
-        """The raw answers of one problem, by raw id. For reports and debugging: controllers never see them."""
+        """The raw answers of one problem, by raw id. For reports, never for controllers."""
         first, last = self.raw_first[problem], self.raw_first[problem + 1]
         texts: list[str] = self.raw_strings.slice(first, last - first).to_pylist()
         return texts

@@ -1,26 +1,20 @@
-"""The recordings published with AutoTTS (github.com/zhengkid/AutoTTS): probes at a fixed interval, no texts."""
+"""The recordings published with AutoTTS (github.com/zhengkid/AutoTTS): probes at a fixed interval, no text."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from env.errors import UserError
+from collect.importers.checking import ImportFileError, Record, adding, read_json
 from env.forest import END_STOP
-from env.schema import StoreError
-from env.store_writer import Nodes, StoreWriter, hash_file
+from env.nodes import Nodes
+from env.store_writer import StoreWriter, hash_file
 
 SEGMENT_RULE = "a probe every segment_tokens tokens; what is left after the last probe is one more segment"
 UNPARSED = "ERR"
-KEYS = ("question", "gold_answer", "probe_freq", "each_branch")
-
-
-class ImportFileError(UserError):
-    """A file to import does not hold what its format promises."""
 
 
 def import_files(
@@ -45,12 +39,21 @@ def import_files(
         The stores' paths.
 
     Raises:
-        ImportFileError: a file is missing or malformed; names file, problem and field.
+        ImportFileError: a file is missing or malformed (names file, problem and field), or two files would
+            make the same store.
         StoreError: a store cannot be written.
+        TaskError: there is no such task.
     """
     paths = [Path(file) for file in files]
     names = [(model or path.resolve().parent.name, dataset or path.stem) for path in paths]
     stores = [Path(out)] if len(paths) == 1 else [Path(out) / model / dataset for model, dataset in names]
+    made: dict[Path, Path] = {}
+    for path, store in zip(paths, stores, strict=True):
+        if store in made:
+            raise ImportFileError(
+                f"{path} and {made[store]} would both become {store}; import them one at a time, each with its own --out"
+            )
+        made[store] = path
     for path, (model_name, dataset_name), store in zip(paths, names, stores, strict=True):
         import_file(path, store, model_name, dataset_name, task, force)
     return stores
@@ -58,33 +61,72 @@ def import_files(
 
 def import_file(path: Path, store: Path, model: str, dataset: str, task: str, force: bool) -> None:
     """Imports one published JSON file; arguments and errors as in `import_files`."""
-    problems = _load(path)
-    intervals = {problem["probe_freq"] for problem in problems}
+    problems, interval = _load(path)
     with StoreWriter(
         store,
         model=model,
         dataset=dataset,
         task=task,
-        segment_tokens=intervals.pop(),
+        segment_tokens=interval,
         segment_rule=SEGMENT_RULE,
         provenance={"format": "autotts", "file": path.name, "sha256": hash_file(path)},
         force=force,
     ) as writer:
+        branches = [branch for problem in problems for branch in problem["each_branch"]]
+        writer.expect({answer for probes, _, final in branches for answer in (*probes, final)} - {UNPARSED})
         for number, problem in enumerate(problems, 1):
-            try:
-                nodes = _nodes(problem["each_branch"], problem["probe_freq"])
-                writer.add_problem(problem["question"], problem["gold_answer"], nodes, unparsed=(UNPARSED,))
-            except StoreError as error:
-                raise ImportFileError(f"{path}: {error}") from None
+            with adding(f"{path}: problem {number}"):
+                nodes = _nodes(problem["each_branch"], interval)
+                writer.add_problem(problem["question"], problem["gold_answer"], nodes, unparsed=[UNPARSED])
 
 
-def _load(path: Path) -> list[dict[str, Any]]:
-    problems: list[dict[str, Any]] = json.loads(path.read_bytes())
-    return problems
+def _load(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The checked problems of a file, and the interval at which they were probed."""
+    problems = read_json(path)
+    if not isinstance(problems, list) or not problems:
+        raise ImportFileError(
+            f"{path}: expected a list of problems; is it a recording published with AutoTTS?"
+        )
+    intervals: dict[int, int] = {}
+    for number, problem in enumerate(problems, 1):
+        record = Record(f"{path}: problem {number}", problem)
+        record.text("question")
+        if record.text("gold_answer") == UNPARSED:
+            record.refuse("gold_answer", f"is {UNPARSED!r}, which stands for no answer")
+        intervals.setdefault(record.count("probe_freq", least=1), number)
+        branches = record.list("each_branch")
+        if not branches:
+            record.refuse("each_branch", "is empty; leave the problem out or sample it")
+        for branch_number, branch in enumerate(branches, 1):
+            _check_branch(record, f"each_branch[{branch_number}]", branch, problem["probe_freq"])
+        finals = problem.get("final_answers_trace")
+        if finals is not None and finals != [final for _, _, final in branches]:
+            record.refuse("final_answers_trace", "does not repeat the branches' final answers")
+    if len(intervals) > 1:
+        (first, one), (second, two) = list(intervals.items())[:2]
+        raise ImportFileError(
+            f"{path}: problem {two}: `probe_freq` is {second}, in problem {one} it is {first}; "
+            "a store has one interval: split the file"
+        )
+    return problems, next(iter(intervals))
+
+
+def _check_branch(record: Record, field: str, branch: Any, interval: int) -> None:
+    if not isinstance(branch, list) or len(branch) != 3:
+        record.refuse(field, "must be [probe answers, total tokens, final answer]")
+    probes, length, final = branch
+    if not isinstance(probes, list) or not set(map(type, probes)) <= {str}:
+        record.refuse(field, "has probe answers that are not a list of strings")
+    if type(length) is not int or not 0 <= length < 2**31:
+        record.refuse(field, f"has {length!r} total tokens, expected a whole number from 0")
+    if type(final) is not str:
+        record.refuse(field, f"has the final answer {final!r}, expected a string")
+    if length <= interval * (len(probes) - 1) and probes:
+        record.refuse(field, f"has {length} tokens, too few for {len(probes)} probes {interval} tokens apart")
 
 
 def _nodes(branches: list[Any], interval: int) -> Nodes:
-    """The segments of one problem's branches; see DESIGN for the arithmetic of the last ones."""
+    """The segments of one problem's branches, the last of each as long as is left."""
     parent: list[int] = []
     tokens: list[int] = []
     answer: list[str] = []
@@ -92,19 +134,18 @@ def _nodes(branches: list[Any], interval: int) -> Nodes:
     end: list[int] = []
     for probes, length, final in branches:
         first, asked = len(tokens), len(probes)
-        rest = length - interval * (asked - 1) if asked else length
-        if asked and rest <= interval and probes[-1] == final:
-            tokens += [interval] * (asked - 1) + [rest]
-            answer += probes
-            probed += [True] * asked
-        else:
-            if asked:
-                probe_cost = min(rest, interval)
-                tokens += [interval] * (asked - 1) + [probe_cost]
-                rest -= probe_cost
-            tokens.append(rest)
-            answer += [*probes, final]
-            probed += [True] * asked + [False]
+        left = length
+        if asked:
+            last = min(interval, length - interval * (asked - 1))
+            tokens += [interval] * (asked - 1) + [last]
+            left -= interval * (asked - 1) + last
+        answer += probes
+        probed += [True] * asked
+        # The end falls on the last probe if nothing follows it and it says what the branch says.
+        if not asked or left or probes[-1] != final:
+            tokens.append(left)
+            answer.append(final)
+            probed.append(False)
         rows = len(tokens) - first
         parent += [-1, *range(first, first + rows - 1)]
         end += [0] * (rows - 1) + [END_STOP]
@@ -112,6 +153,6 @@ def _nodes(branches: list[Any], interval: int) -> Nodes:
         parent=np.array(parent, np.int32),
         tokens=np.array(tokens, np.int32),
         answer=answer,
-        probed=np.array(probed),
+        probed=np.array(probed, np.bool_),
         end=np.array(end, np.uint8),
     )

@@ -1,0 +1,77 @@
+"""The process that runs math-verify: reads questions as JSON lines, answers each with a line.
+
+math-verify bounds its time with SIGALRM, which works in the main thread only and cannot stop one long
+computation (a power tower, say). Here the kernel does it: a question may use LIMIT_SECONDS of CPU time, then
+the process is killed and whoever asked starts another. CPU time, because what is equal must not depend on how
+busy the machine is. The file is run alone, by its path: it needs nothing but math-verify.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from functools import cache
+from typing import Any
+
+LIMIT_SECONDS = 3
+LIMIT_BYTES = 4 << 30
+_MARKED = re.compile(r"\$|\\\(|\\\[|\\boxed|\\fbox|answer", re.IGNORECASE)
+
+
+def main() -> None:
+    """Serves until standard input ends."""
+    from latex2sympy2_extended.math_normalization import normalize_latex
+    from math_verify import LatexExtractionConfig, verify
+    from math_verify import parse as math_parse
+
+    # It warns that its own time-outs are off.
+    logging.disable(logging.WARNING)
+    latex = LatexExtractionConfig()
+
+    @cache
+    def parse(answer: str) -> list[Any]:
+        text = answer.replace("\n", " ")
+        marked = any(mark in text for mark in ("$", "\\(", "\\[", "\\boxed", "\\fbox"))
+        parsed: list[Any] = math_parse(text if marked else f"${text}$", [latex], parsing_timeout=None)
+        return parsed
+
+    def normalise(answers: list[str]) -> list[str]:
+        return [normal_form(answer) for answer in answers]
+
+    def normal_form(answer: str) -> str:
+        if not _MARKED.search(answer):
+            return normalize_latex(answer.replace("\n", " "), latex.normalization_config)
+        return next((part for part in parse(answer) if isinstance(part, str)), answer)
+
+    def understood(answer: str) -> bool:
+        return any(not isinstance(part, str) for part in parse(answer))
+
+    def equal(first: str, second: str) -> bool:
+        return bool(verify(parse(first), parse(second), timeout_seconds=None))
+
+    def extract(text: str) -> str | None:
+        return next((part for part in math_parse(text, parsing_timeout=None) if isinstance(part, str)), None)
+
+    functions = {"normalise": normalise, "understood": understood, "equal": equal, "extract": extract}
+    print("ready", flush=True)
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        _limit()
+        print(json.dumps(functions[name](*arguments)), flush=True)
+
+
+def _limit() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows: the asker's own clock is the only bound.
+        return
+    soft = int(time.process_time()) + LIMIT_SECONDS + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or hard > LIMIT_BYTES:
+        resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, hard))
+
+
+if __name__ == "__main__":
+    main()
