@@ -352,8 +352,8 @@ class Replay:
         answer = np.where(shown, self._encode(row_episode, node, shown), UNASKED)
         scores, prm = None, np.zeros(0, np.int64)
         scoring = kind == SCORE
-        if scoring.any():
-            asked = scoring[action]
+        asked = scoring[action]
+        if asked.any():
             prm = np.where(asked, index.cost[node] - self._scored[slot], 0)
             self._scored[slot] += prm
             scores = self._scores(node, asked)
