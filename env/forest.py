@@ -1,4 +1,4 @@
-"""The flat arrays that replay walks: the problems' trees of segments, a row a node, parents before children."""
+"""The flat arrays that replay walks: trees of segments, a row a node, parents before children."""
 
 from __future__ import annotations
 

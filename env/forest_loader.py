@@ -34,16 +34,10 @@ def load_forest(store: Store) -> Forest:
         raise StoreError(
             f"{store.path} has {count} nodes, more than 32 bits can number; split it by problems"
         )
-    shape = {
-        "parent": np.int32,
-        "tokens": np.int32,
-        "answer": np.int32,
-        "raw": np.int32,
-        "probe_tokens": np.int32,
-    }
-    shape |= {"probed": np.bool_, "end": np.uint8, "arm": np.int16}
-    shape |= {name: np.float32 for name in ("logprob", "confidence") if name in capabilities}
-    columns: dict[str, NDArray[Any]] = {name: np.empty(count, dtype) for name, dtype in shape.items()}
+    types: dict[str, Any] = dict.fromkeys(("parent", "tokens", "answer", "raw", "probe_tokens"), np.int32)
+    types |= {"probed": np.bool_, "end": np.uint8, "arm": np.int16}
+    types |= {name: np.float32 for name in ("logprob", "confidence") if name in capabilities}
+    columns: dict[str, NDArray[Any]] = {name: np.empty(count, dtype) for name, dtype in types.items()}
     scores: list[NDArray[np.float32]] = []
     scored = np.zeros(count if "prm" in capabilities else 0, np.int64)
     strings: list[pa.Array] = []

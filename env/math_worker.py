@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -41,7 +42,7 @@ def main() -> None:
 
     def normal_form(answer: str) -> str:
         if not _MARKED.search(answer):
-            return normalize_latex(answer.replace("\n", " "), latex.normalization_config)
+            return str(normalize_latex(answer.replace("\n", " "), latex.normalization_config))
         return next((part for part in parse(answer) if isinstance(part, str)), answer)
 
     def understood(answer: str) -> bool:
@@ -53,7 +54,12 @@ def main() -> None:
     def extract(text: str) -> str | None:
         return next((part for part in math_parse(text, parsing_timeout=None) if isinstance(part, str)), None)
 
-    functions = {"normalise": normalise, "understood": understood, "equal": equal, "extract": extract}
+    functions: dict[str, Callable[..., object]] = {
+        "normalise": normalise,
+        "understood": understood,
+        "equal": equal,
+        "extract": extract,
+    }
     print("ready", flush=True)
     for line in sys.stdin:
         name, *arguments = json.loads(line)

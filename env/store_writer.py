@@ -91,6 +91,7 @@ class StoreWriter:
         self._capabilities: set[str] = set()
         self._tables: list[pa.Table] = []
         self._texts: list[pa.Table] = []
+        self._branches = 0
         self._pending = 0
         self._folder: Path | None = None
 
@@ -160,6 +161,7 @@ class StoreWriter:
                 "class_correct": classes.correct,
             }
         )
+        self._branches += int((columns.parent < 0).sum())
         self._pending += columns.count
         if self._pending >= self._shard_nodes:
             with self._clear_errors():
@@ -190,7 +192,7 @@ class StoreWriter:
         nodes = sum(facts["rows"] for name, facts in self._files.items() if name.startswith("nodes/"))
         meta = self._meta | {
             "capabilities": sorted(self._capabilities),
-            "counts": {"problems": len(self._problems), "nodes": nodes},
+            "counts": {"problems": len(self._problems), "branches": self._branches, "nodes": nodes},
             "files": self._files,
         }
         text = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"

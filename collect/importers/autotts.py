@@ -1,8 +1,8 @@
-"""The recordings published with AutoTTS (github.com/zhengkid/AutoTTS): probes at a fixed interval, no text."""
+"""The recordings published with AutoTTS (github.com/zhengkid/AutoTTS): regular probes, no text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from collect.importers.checking import ImportFileError, Record, adding, read_json
 from env.forest import END_STOP
 from env.nodes import Nodes
-from env.store_writer import StoreWriter, hash_file
+from env.store_writer import StoreWriter, hash_file, refuse_occupied
 
 SEGMENT_RULE = "a probe every segment_tokens tokens; what is left after the last probe is one more segment"
 UNPARSED = "ERR"
@@ -24,6 +24,8 @@ def import_files(
     dataset: str | None = None,
     task: str = "math",
     force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    made: Callable[[Path], None] = lambda store: None,
 ) -> list[Path]:
     """Imports published JSON files, each into a store of its own.
 
@@ -34,6 +36,8 @@ def import_files(
         dataset: overrides the dataset's name, which is the file's stem.
         task: how answers are compared and graded.
         force: replace stores that exist.
+        progress: told how many of how many files are done.
+        made: told of every store when it is complete.
 
     Returns:
         The stores' paths.
@@ -47,15 +51,20 @@ def import_files(
     paths = [Path(file) for file in files]
     names = [(model or path.resolve().parent.name, dataset or path.stem) for path in paths]
     stores = [Path(out)] if len(paths) == 1 else [Path(out) / model / dataset for model, dataset in names]
-    made: dict[Path, Path] = {}
+    sources: dict[Path, Path] = {}
     for path, store in zip(paths, stores, strict=True):
-        if store in made:
+        if store in sources:
             raise ImportFileError(
-                f"{path} and {made[store]} would both become {store}; import them one at a time, each with its own --out"
+                f"{path} and {sources[store]} would both become {store}; "
+                "import them one at a time, each with its own --out"
             )
-        made[store] = path
-    for path, (model_name, dataset_name), store in zip(paths, names, stores, strict=True):
-        import_file(path, store, model_name, dataset_name, task, force)
+        sources[store] = path
+        if not force:
+            refuse_occupied(store)
+    for number, (path, names_of_path, store) in enumerate(zip(paths, names, stores, strict=True)):
+        progress(number, len(paths))
+        import_file(path, store, *names_of_path, task, force)
+        made(store)
     return stores
 
 
@@ -121,7 +130,7 @@ def _check_branch(record: Record, field: str, branch: Any, interval: int) -> Non
         record.refuse(field, f"has {length!r} total tokens, expected a whole number from 0")
     if type(final) is not str:
         record.refuse(field, f"has the final answer {final!r}, expected a string")
-    if length <= interval * (len(probes) - 1) and probes:
+    if length < interval * (len(probes) - 1):
         record.refuse(field, f"has {length} tokens, too few for {len(probes)} probes {interval} tokens apart")
 
 

@@ -78,12 +78,18 @@ class Record:
         """Raises the error that a field deserves."""
         raise ImportFileError(f"{self.where}: `{field}` {reason}")
 
-    def text(self, field: str) -> str:
-        """A string that is not blank."""
+    def text(self, field: str, blank: bool = False) -> str:
+        """A string, with more than white space unless `blank`."""
         value = self._get(field)
-        if not isinstance(value, str) or not value.strip():
-            self.refuse(field, f"must be a string that is not empty, got {_brief(value)}")
+        if not isinstance(value, str) or not (blank or value.strip()):
+            self.refuse(
+                field, f"must be a string{'' if blank else ' that is not empty'}, got {_brief(value)}"
+            )
         return value
+
+    def answer(self, field: str) -> str | None:
+        """A string, or null for an answer that is not there."""
+        return None if self._get(field) is None else self.text(field)
 
     def count(self, field: str, least: int = 0) -> int:
         """A whole number from `least` that fits 32 bits."""
@@ -101,9 +107,8 @@ class Record:
 
     def _get(self, field: str) -> Any:
         if field not in self.fields:
-            raise ImportFileError(
-                f"{self.where}: `{field}` is missing; it has {', '.join(sorted(self.fields)) or 'no fields'}"
-            )
+            have = ", ".join(sorted(self.fields)) or "no fields"
+            raise ImportFileError(f"{self.where}: `{field}` is missing; there are {have}")
         return self.fields[field]
 
 
