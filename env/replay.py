@@ -341,7 +341,7 @@ class Replay:
         end = index.end[node]
         state = self._state[slot]
         end = np.where(state == LIVE, end, state)
-        probing = (probe[action] != 0) & (end == LIVE)
+        probing = (probe[action] != 0) & ((end == LIVE) | (end == EXHAUSTED))
         if probing.any():
             fresh = probing & (self._asked_at[slot] != node)
             probe_tokens = np.where(fresh, index.probe_cost[node], 0)
