@@ -28,7 +28,7 @@ async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshol
                 min_complete, max_rounds):  # fmt: skip
     answer, done = ep.answer, ep.done
     opened = await ep.branch(initial)
-    extensions, dissent = dict.fromkeys(opened, 0), dict.fromkeys(opened, 0)
+    extensions, dissent = dict.fromkeys(opened, 0), {}
     live = [b for b in opened if not done[b]]
     pool = Counter(answer[b] for b in opened if done[b])
     winner, confidence = majority(pool), majority_confidence(pool)
@@ -39,23 +39,21 @@ async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshol
         warm = r >= warm_up
         leader = winner if warm else None
         if leader is not None:
-            for b in live:
-                dissent[b] = dissent[b] + 1 if answer[b] != leader else 0
-            lost = sorted((b for b in live if dissent[b] >= patience), key=dissent.get, reverse=True)
+            dissent = {b: dissent.get(b, 0) + 1 for b in live if answer[b] != leader}
+            lost = sorted((b for b in dissent if dissent[b] >= patience), key=dissent.get, reverse=True)
             lost = lost[: max(0, len(live) - 2)]
             if lost:
                 ep.prune(lost)
                 live = [b for b in live if b not in lost]
         order = sorted(live, key=extensions.get, reverse=True)
-        steps = [burst if leader is not None and answer[b] == leader else 1 for b in order]
+        steps = [1 if leader is None or answer[b] != leader else burst for b in order]
         await ep.extend(order, steps)
         for b, step in zip(order, steps):
             extensions[b] += step
-            if done[b]:
-                pool[answer[b]] += 1
-        finished = len(live)
-        live = [b for b in live if not done[b]]
-        if len(live) < finished:
+        ended = [answer[b] for b in order if done[b]]
+        if ended:
+            live = [b for b in live if not done[b]]
+            pool.update(ended)
             winner, confidence = majority(pool), majority_confidence(pool)
         average = (1 - alpha) * average + alpha * confidence
         history[-1] = average
@@ -68,7 +66,6 @@ async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshol
             new = await ep.branch(min(widen, max_use - len(opened)))
             opened += new
             extensions |= dict.fromkeys(new, 0)
-            dissent |= dict.fromkeys(new, 0)
             live += [b for b in new if not done[b]]
             ended = [answer[b] for b in new if done[b]]
             if ended:

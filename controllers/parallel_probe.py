@@ -12,16 +12,15 @@ async def solve(ep, max_branches, stability, patience, warm_up, max_steps):
     voters = await ep.branch(max_branches)
     answer, done = ep.answer, ep.done
     running = [b for b in voters if not done[b]]
-    off_track = dict.fromkeys(voters, 0)
+    off_track = {}
     winner, stable = None, 0
     for step in range(max_steps):
         await ep.extend(running)
         running = [b for b in running if not done[b]]
         previous, winner = winner, majority([answer[b] for b in voters])
         if step >= warm_up and len(voters) > 1:
-            for b in running:
-                off_track[b] = 0 if answer[b] == winner else off_track[b] + 1
-            lost = {b for b in running if off_track[b] >= patience}
+            off_track = {b: off_track.get(b, 0) + 1 for b in running if answer[b] != winner}
+            lost = {b for b, steps in off_track.items() if steps >= patience}
             if lost:
                 ep.prune(lost)
                 running = [b for b in running if b not in lost]

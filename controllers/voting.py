@@ -5,15 +5,20 @@ from functools import cache
 from math import comb
 
 
+def tally(votes):
+    """How often each answer was given: of an iterable of codes, or of a Counter, which is its own tally."""
+    return votes if isinstance(votes, Counter) else Counter(votes)
+
+
 def majority(votes):
-    """The most frequent answer of `votes` (an iterable of codes, or a Counter of them); None without votes."""
-    counts = Counter(votes)
+    """The most frequent answer; None without votes."""
+    counts = tally(votes)
     return max(counts, key=counts.get) if counts else None
 
 
 def top_two(votes):
     """The two largest vote counts (0 where there is no such answer)."""
-    counts = sorted(Counter(votes).values(), reverse=True)
+    counts = sorted(tally(votes).values(), reverse=True)
     return (*counts[:2], 0, 0)[:2]
 
 

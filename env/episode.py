@@ -1,4 +1,4 @@
-"""A controller's view of one problem, and the runner that drives many such episodes in lockstep.
+"""A controller's view of one problem, and the frames over which it acts.
 
 This file also runs inside the locked-down child process, where the standard library is all there is; that is
 why frames are packed here with `array` and `struct`, and unpacked on the trusted side by `env.frames`.
@@ -13,7 +13,8 @@ little-endian and 32 bits wide unless stated.
            final[F]: episode, answer code (-1 none), bytes of its error text (0: it returned)
            note[N]: episode, bytes of its text
            text[T]: the finals' error texts, then the notes', UTF-8
-    reply  REPLY: magic, round, actions A, rows R, columns (CHILDREN | CONFIDENCE | PRM), PRM scores S
+    reply  REPLY: magic, round, actions A, rows R, columns, PRM scores S; columns is a sum of
+           CHILDREN, CONFIDENCE, PRM, and TOLD: every row has an answer code
            action[A]: episode, rows (negative: refused, see REFUSALS); prunes are not answered
            ledger[A] of 64 bits: decode, probe, prm, sequential tokens of the episode so far
            row[R]: answer code, tokens decoded in this round, depth; then end[R] as bytes
@@ -24,7 +25,7 @@ little-endian and 32 bits wide unless stated.
 import random
 import struct
 from array import array
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from types import coroutine
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ HEADER = struct.Struct("<7I")
 REPLY = struct.Struct("<6I")
 BRANCH, EXTEND, FINISH, PROBE, SCORE, FORK, PRUNE = range(1, 8)
 KINDS = ("", "branch", "extend", "finish", "probe", "score", "fork", "prune")
-CHILDREN, CONFIDENCE, PRM = 1, 2, 4
+CHILDREN, CONFIDENCE, PRM, TOLD = 1, 2, 4, 8
 UNASKED, UNPARSED = -2, -1
 ENDS = (None, "stop", "length", "exhausted", "pruned")
 REFUSALS = (
@@ -48,7 +49,6 @@ REFUSALS = (
     "too many actions in one round",
     "this store has no probes: pass probe=False, or import or collect it with probes",
 )
-MAX_ROUNDS = 20_000
 MAX_ACTIONS = 256
 MAX_ERROR = 1_000
 MAX_NOTE = 500
@@ -92,7 +92,18 @@ class Spent(NamedTuple):
 class Reply:
     """One reply frame, decoded into plain lists (faster to index from Python than any array type)."""
 
-    __slots__ = ("actions", "answer", "children", "confidence", "depth", "end", "ledger", "prm", "tokens")
+    __slots__ = (
+        "actions",
+        "answer",
+        "children",
+        "confidence",
+        "depth",
+        "end",
+        "ledger",
+        "prm",
+        "tokens",
+        "told",
+    )
 
     def __init__(self, frame: bytes | bytearray) -> None:
         magic, _, actions, rows, columns, scores = REPLY.unpack_from(frame)
@@ -103,10 +114,11 @@ class Reply:
         def take(code: str, count: int) -> Any:
             nonlocal at
             size = count * (8 if code == "q" else 1 if code == "B" else 4)
-            part = view[at : at + size].cast(code)
+            part: memoryview[Any] = view[at : at + size]
             at += size
-            return part
+            return part.cast(code)  # type: ignore[call-overload]
 
+        self.told = bool(columns & TOLD)
         self.actions = take("i", 2 * actions).tolist()
         self.ledger = take("q", 4 * actions)
         self.answer = take("i", rows).tolist()
@@ -122,7 +134,9 @@ class Reply:
 
     def forget(self) -> None:
         """Let go of what every episode has read by now; tokens, depths and ledgers are read on demand."""
-        self.actions = self.answer = self.end = self.children = self.confidence = self.prm = None
+        self.actions = self.answer = []
+        self.children = self.confidence = self.prm = None
+        self.end = b""
 
 
 class Episode:
@@ -132,7 +146,6 @@ class Episode:
         answer: latest known answer code; None = never asked, -1 = nothing could be parsed.
         done: why the branch ended: None (it has not), "stop", "length", "exhausted" (the store holds no
             continuation) or "pruned".
-        prm: step scores of the path, as far as `score` was asked.
         confidence: group confidence of the latest segment, where the store has it.
         children: how many forks are left at the branch's current node, where the store has forks.
         max_branches: the ceiling on branches opened at the root.
@@ -142,11 +155,11 @@ class Episode:
         self.max_branches = max_branches
         self.answer: list[int | None] = []
         self.done: list[str | None] = []
-        self.prm: list[list[float]] = []
         self.confidence: list[float | None] = []
         self.children: list[int] = []
         self._seed_key = seed_key
         self._rng: random.Random | None = None
+        self._prm: list[list[float]] = []
         self._tokens: list[int] = []
         self._depth: list[int] = []
         self._unread: list[tuple[Sequence[int], Reply, int, int]] = []
@@ -160,6 +173,12 @@ class Episode:
         if self._rng is None:
             self._rng = random.Random(self._seed_key)
         return self._rng
+
+    @property
+    def prm(self) -> list[list[float]]:
+        """Step scores of each branch's path, as far as `score` was asked."""
+        self._prm += [[] for _ in range(len(self.done) - len(self._prm))]
+        return self._prm
 
     @property
     def tokens(self) -> list[int]:
@@ -192,10 +211,10 @@ class Episode:
         """Open n branches from this branch's current node, each one segment long; returns their ids."""
         answer = yield FORK, bool(probe), NO_IDS, _whole(n), _whole(id)
         born = self._open(answer)
-        if self.children:
-            self.children[id] -= len(born)
+        self.children[id] -= len(born)
+        scores = self.prm
         for child in born:
-            self.prm[child] = list(self.prm[id])
+            scores[child] = list(scores[id])
         return born
 
     @coroutine
@@ -205,7 +224,9 @@ class Episode:
         if isinstance(segments, int):
             answer = yield EXTEND, bool(probe), ids, len(ids), _count(segments)
         else:
-            many = array("i", map(_count, segments))
+            many = array("i", segments)
+            if many and min(many) < 0:
+                raise ControllerError(REFUSALS[3])
             if len(many) != len(ids):
                 raise ControllerError(f"{len(many)} segment counts for {len(ids)} branches: give one each")
             answer = yield EXTEND, bool(probe), ids + many, len(ids), -1
@@ -230,8 +251,9 @@ class Episode:
         reply, action, start, stop = yield SCORE, False, ids, len(ids), 0
         self._read(ids, reply, action, start, stop)
         if reply.prm is not None:
+            known = self.prm
             for i, scores in zip(ids, reply.prm[start:stop], strict=True):
-                self.prm[i] = scores
+                known[i] = scores
 
     @coroutine
     def together(self, *actions: Action) -> Action:
@@ -241,7 +263,9 @@ class Episode:
             raise ControllerError("together() takes branch, extend, finish, probe, score and fork actions")
         if not requests:
             return []
-        results = []
+        results: list[Any] = []
+        if not requests:
+            return results
         for action, answer in zip(actions, (yield requests), strict=True):
             try:
                 action.send(answer)
@@ -268,13 +292,9 @@ class Episode:
         born = list(range(first, first + count))
         self.answer += [None] * count
         self.done += [None] * count
-        self.prm += [[] for _ in born]
-        self._tokens += [0] * count
-        self._depth += [0] * count
-        reply = answer[0]
-        if reply.confidence is not None:
+        if answer[0].confidence is not None:
             self.confidence += [None] * count
-        if reply.children is not None:
+        if answer[0].children is not None:
             self.children += [0] * count
         self._read(born, *answer)
         return born
@@ -282,12 +302,19 @@ class Episode:
     def _read(self, ids: Sequence[int], reply: Reply, action: int, start: int, stop: int) -> None:
         if stop < start:
             raise ControllerError(REFUSALS[start - stop])
-        answers, done = self.answer, self.done
-        for i, code, end in zip(ids, reply.answer[start:stop], reply.end[start:stop], strict=True):
-            if code != UNASKED:
+        answers, ends = self.answer, reply.end[start:stop]
+        if reply.told:
+            for i, code in zip(ids, reply.answer[start:stop], strict=True):
                 answers[i] = code
-            if end:
-                done[i] = ENDS[end]
+        else:
+            for i, code in zip(ids, reply.answer[start:stop], strict=True):
+                if code != UNASKED:
+                    answers[i] = code
+        if ends.count(0) < len(ends):
+            done = self.done
+            for i, end in zip(ids, ends, strict=True):
+                if end:
+                    done[i] = ENDS[end]
         self._ledger = reply, action
         self._unread.append((ids, reply, start, stop))
         if reply.children is not None:
@@ -299,144 +326,11 @@ class Episode:
 
     def _catch_up(self) -> None:
         tokens, depth = self._tokens, self._depth
+        missing = [0] * (len(self.done) - len(tokens))
+        tokens += missing
+        depth += missing
         for ids, reply, start, stop in self._unread:
             for i, more, reached in zip(ids, reply.tokens[start:stop], reply.depth[start:stop], strict=True):
                 tokens[i] += more
                 depth[i] = reached
         self._unread.clear()
-
-
-def resolve(program: Mapping[str, Any], beta: float, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a controller at beta, with overrides from outside.
-
-    Raises:
-        ControllerError: an override names a setting that the schedule does not have.
-    """
-    settings = dict(program["schedule"](beta))
-    unknown = sorted(set(overrides) - set(settings))
-    if unknown:
-        raise ControllerError(f"no setting {unknown[0]!r}: the schedule has {', '.join(map(str, settings))}")
-    return settings | dict(overrides)
-
-
-def play(
-    solve: Callable[..., Any],
-    settings: Mapping[str, Any],
-    episodes: Sequence[Episode],
-    exchange: Callable[[bytes], bytes | bytearray],
-    source_name: str = "<controller>",
-) -> None:
-    """Run one coroutine an episode to its end, all that are ready in one frame a round.
-
-    `exchange` takes a frame and returns a reply (see the module's docstring). An episode that raises ends
-    with the error as its outcome; the others go on.
-    """
-    ready: list[tuple[int, Callable[[Any], Any], Any]] = []
-    finals: list[int] = []
-    texts: list[bytes] = []
-    for index, episode in enumerate(episodes):
-        try:
-            ready.append((index, solve(episode, **settings).send, None))
-        except Exception as error:
-            _record_error(index, error, source_name, finals, texts)
-    waiting: dict[int, tuple[Callable[[Any], Any], int]] = {}
-    rounds, reply = 0, None
-    while ready or waiting or finals:
-        rounds += 1
-        actions: list[int] = []
-        ids = array("i")
-        notes: list[int] = []
-        note_texts: list[bytes] = []
-        for index, send, answer in ready:
-            episode = episodes[index]
-            try:
-                if rounds > MAX_ROUNDS:
-                    raise ControllerError(f"no answer after {MAX_ROUNDS} rounds")
-                request = send(answer)
-                if episode._pruned:
-                    actions += (index, PRUNE, 0, len(episode._pruned), 0)
-                    ids.extend(episode._pruned)
-                    episode._pruned = []
-                if type(request) is tuple:
-                    kind, probe, branches, count, argument = request
-                    actions += (index, kind, probe, count, argument)
-                    ids += branches
-                    waiting[index] = send, 0
-                else:
-                    for kind, probe, branches, count, argument in request:
-                        actions += (index, kind, probe, count, argument)
-                        ids += branches
-                    waiting[index] = send, len(request)
-            except StopIteration as stop:
-                code = stop.value
-                if code is None or (type(code) is int and -(2**31) <= code < 2**31):
-                    finals += (index, -1 if code is None else code, 0)
-                else:
-                    error = ControllerError(
-                        f"solve returned {type(code).__name__}, not an answer code or None"
-                    )
-                    _record_error(index, error, source_name, finals, texts)
-            except (Exception, SystemExit, GeneratorExit) as error:
-                _record_error(index, error, source_name, finals, texts)
-            if episode._notes:
-                for note in episode._notes:
-                    notes += (index, len(note))
-                    note_texts.append(note)
-                episode._notes = []
-        text = b"".join(texts + note_texts)
-        frame = b"".join(
-            (
-                HEADER.pack(
-                    MAGIC, rounds, len(actions) // 5, len(ids), len(finals) // 3, len(notes) // 2, len(text)
-                ),
-                array("i", actions).tobytes(),
-                ids.tobytes(),
-                array("i", finals).tobytes(),
-                array("i", notes).tobytes(),
-                text,
-            )
-        )
-        finals, texts = [], []
-        if reply is not None:
-            reply.forget()
-        reply = Reply(exchange(frame))
-        ready = _answers(reply, waiting)
-
-
-def _answers(
-    reply: Reply, waiting: dict[int, tuple[Callable[[Any], Any], int]]
-) -> list[tuple[int, Any, Any]]:
-    ready: list[tuple[int, Any, Any]] = []
-    rows = 0
-    pairs = iter(reply.actions)
-    several: list[tuple[Reply, int, int, int]] = []
-    for action, (index, count) in enumerate(zip(pairs, pairs, strict=True)):
-        start, rows = rows, rows + (count if count > 0 else 0)
-        send, expected = waiting[index]
-        answer = reply, action, start, start + count
-        if expected == 0:
-            del waiting[index]
-            ready.append((index, send, answer))
-        else:
-            several.append(answer)
-            if len(several) == expected:
-                del waiting[index]
-                ready.append((index, send, several))
-                several = []
-    return ready
-
-
-def _record_error(index: int, error: BaseException, name: str, finals: list[int], texts: list[bytes]) -> None:
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == name:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    where = f" (line {line} of the controller)" if line else ""
-    try:
-        message = f"{type(error).__name__}: {error}"
-    except Exception:
-        message = type(error).__name__
-    text = (message[:MAX_ERROR] + where).encode("utf-8", "replace")
-    finals += (index, -1, len(text))
-    texts.append(text)

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from env.episode import CHILDREN, CONFIDENCE, HEADER, MAGIC, MAX_ACTIONS, MAX_ERROR, MAX_NOTE, PRM, REPLY
+from env.episode import (
+    CHILDREN,
+    CONFIDENCE,
+    HEADER,
+    MAGIC,
+    MAX_ACTIONS,
+    MAX_ERROR,
+    MAX_NOTE,
+    PRM,
+    REPLY,
+    TOLD,
+    UNASKED,
+)
 from env.replay import Ints, Results
 
 MAX_IDS = 1 << 14
@@ -98,7 +110,7 @@ def encode(number: int, results: Results, episode: Ints, actions: slice, rows: s
     Args:
         episode: int[A], the acting episodes as the job numbers them.
     """
-    columns = 0
+    columns = 0 if (results.answer[rows] == UNASKED).any() else TOLD
     parts = [
         b"",
         np.stack([episode, results.rows[actions]], axis=1).astype(np.int32).tobytes(),

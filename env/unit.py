@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from env.episode import UNPARSED, Episode, play, resolve
+from env.episode import UNPARSED, Episode
 from env.frames import FrameError
 from env.index import Index
 from env.isolation.link import Limits
 from env.isolation.pool import Job, Pool
+from env.lockstep import play, resolve
 from env.playback import Playback
 from env.program import Program
 from env.replay import Replay
 from env.store import Store
 
 # Episodes that one engine plays in lockstep: enough for vectors, little enough for caches and memory.
-WAVE = 1536
+WAVE = 1024
 # Episodes a child plays under "batch", and the fewest of them that are replayed alone.
 BATCH = 300
 AUDITED = 3

@@ -255,6 +255,7 @@ def evaluation(monkeypatch):
     asked = []
 
     def evaluate(stores, programs, **options):
+        assert callable(options.pop("progress"))
         asked.append((list(stores), [program.name for program in programs], options))
         frame = pl.concat([sweep(programs[0].name, store=str(store)) for store in stores])
         return types.SimpleNamespace(frame=frame)
@@ -271,7 +272,7 @@ def test_controllers_are_evaluated_alike_and_the_looks_recorded(evaluation, tmp_
     mine.write_text("def schedule(beta): return {}\nasync def solve(ep): return None\n")
     options = ["--beta", "0,1", "--seeds", "7", "--protocol", "published", "--workers", "1"]
     assert autotts.main(["compare", str(mine), "self_consistency", "--store", *stores, *options]) == 0
-    expected = {"betas": [0.0, 1.0], "seeds": range(7), "protocol": "published", "workers": 1}
+    expected = {"betas": (0.0, 1.0), "seeds": range(7), "protocol": "published", "workers": 1}
     assert evaluation == [(stores, ["mine"], expected), (stores, ["self_consistency"], expected)]
     assert holdout.count(stores[0]) == holdout.Looks(2, 2)
     assert {entry["purpose"] for entry in holdout.lookups(stores[1])} == {"compare"}

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from env.commands.options import BETAS, betas, natural, positive, setting
 from env.commands.terminal import progress_bar, write_whole
-from env.errors import UserError
 from env.rooms import Rooms
 
 if TYPE_CHECKING:
@@ -94,8 +93,10 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from env.holdout import record
     from env.store import Store
 
-    for target in (args.json, args.out):
-        _check_target(target)
+    # Before the work, not after it: a folder that cannot be made must not cost an evaluation.
+    for folder in (args.json and args.json.parent, args.out):
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
     programs = [rooms.program(name) for name in dict.fromkeys(args.controller)]
     stores = [Store.open(path) for path in dict.fromkeys(args.store)]
     with progress_bar("episodes") as progress:
@@ -132,7 +133,6 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         text = json.dumps({"rows": rows}, indent=2) + "\n"
         write_whole(args.json, lambda path: path.write_text(text, encoding="utf-8"))
     if args.out:
-        args.out.mkdir(exist_ok=True)
         write_whole(args.out / "episodes.parquet", episodes.frame.write_parquet)
     return 0
 
@@ -225,8 +225,3 @@ def _marks(row: dict[str, Any]) -> str:
 
 def _interval(pair: Sequence[float] | None, scale: float, form: str, unit: str = "") -> str:
     return f" [{pair[0] * scale:{form}}, {pair[1] * scale:{form}}]{unit}" if pair else ""
-
-
-def _check_target(target: Path | None) -> None:
-    if target is not None and not target.resolve().parent.is_dir():
-        raise UserError(f"{target} cannot be written: there is no folder {target.resolve().parent}")

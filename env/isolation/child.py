@@ -14,7 +14,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from env import episode
+from env import episode, lockstep
 from env.isolation import canary, kernel, wire
 
 SOURCE_NAME = "<controller>"
@@ -84,7 +84,7 @@ def _job(zygote: int, files: list[int], layers: set[str]) -> NoReturn:
         kernel.confine(layers, setup["memory"], setup["cpu"])
         _play(setup)
     except BaseException as error:
-        _notify({"error": _explain(error)})
+        _notify({"error": lockstep.describe(error, SOURCE_NAME)})
     finally:
         os._exit(0)
 
@@ -92,11 +92,11 @@ def _job(zygote: int, files: list[int], layers: set[str]) -> NoReturn:
 def _play(setup: Mapping[str, Any]) -> None:
     program = {"__name__": setup["name"]}
     exec(compile(setup["source"], SOURCE_NAME, "exec"), program)
-    settings = episode.resolve(program, setup["beta"], setup["overrides"])
+    settings = lockstep.resolve(program, setup["beta"], setup["overrides"])
     _notify({"settings": settings})
     pairs = zip(setup["seed_keys"], setup["max_branches"], strict=True)
     episodes = [episode.Episode(key, most, setup["tracing"]) for key, most in pairs]
-    episode.play(program["solve"], settings, episodes, _exchange, SOURCE_NAME)
+    lockstep.play(program["solve"], settings, episodes, _exchange, SOURCE_NAME)
 
 
 def _exchange(frame: bytes) -> bytes:
@@ -141,12 +141,6 @@ def _register(name: str, source: str) -> None:
             sys.modules[package].__path__ = []
         setattr(sys.modules[package], last, module)
     exec(compile(source, f"<{name}>", "exec"), module.__dict__)
-
-
-def _explain(error: BaseException) -> str:
-    texts: list[bytes] = []
-    episode._record_error(0, error, SOURCE_NAME, [], texts)
-    return texts[0].decode("utf-8", "replace")
 
 
 def _out_of_time(signal_number: int, frame: object) -> NoReturn:

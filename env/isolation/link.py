@@ -5,13 +5,17 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from env.episode import HEADER, MAGIC, MAX_ACTIONS, MAX_ERROR, MAX_NOTE, MAX_ROUNDS
+from env.episode import HEADER
+from env.frames import FrameError, body_size
 from env.isolation.wire import LENGTH, NOTICE, WireError, printable, unpack
+from env.lockstep import MAX_ROUNDS
 
 READ = 1 << 16
 MAX_NOTICE = 1 << 16
 # A read is charged at least this much of a job's traffic, so that a frame cannot be drip-fed byte by byte.
 LEAST_CHARGE = 1 << 10
+
+_NOTICE = NOTICE.to_bytes(4, "little")
 
 
 @dataclass(frozen=True)
@@ -22,17 +26,15 @@ class Limits:
         memory: bytes of address space of its process.
         cpu: seconds of processor time, a whole number.
         wall: seconds that we wait for it, all its turns together; the time it waits for us does not count.
-        frame: bytes a frame may have for each episode of the job, and as many again.
         traffic: bytes that it may send in all.
-        notes: bytes of text, notes and errors, that it may send in all.
+        text: bytes of notes and error texts that it may send in all.
     """
 
     memory: int = 512 << 20
     cpu: int = 20
     wall: float = 60.0
-    frame: int = 32 << 10
     traffic: int = 256 << 20
-    notes: int = 4 << 20
+    text: int = 4 << 20
 
 
 class Failure(Exception):
@@ -59,8 +61,7 @@ class Link:
         self.unsent = memoryview(b"")
         self._limits = limits
         self._tracing = tracing
-        self._largest = (episodes + 1) * limits.frame
-        self._most_actions = episodes * (MAX_ACTIONS + 1)
+        self._episodes = episodes
         self._buffer = bytearray()
         self._size = self._rounds = self._traffic = self._text = 0
         self._waited, self._turn_began = 0.0, time.monotonic()
@@ -100,15 +101,14 @@ class Link:
         self._read()
         buffer = self._buffer
         while len(buffer) >= HEADER.size:
-            magic, *counts = HEADER.unpack_from(buffer)
             if not self._size:
-                self._size = self._measure(magic, counts)
+                self._size = self._measure(bytes(buffer[: HEADER.size]))
             if len(buffer) < self._size:
                 break
             message = bytes(buffer[: self._size])
             del buffer[: self._size]
             self._size = 0
-            if magic == NOTICE:
+            if message.startswith(_NOTICE):
                 self._notice(message[HEADER.size :])
                 continue
             if buffer:
@@ -141,28 +141,25 @@ class Link:
         if self._traffic > self._limits.traffic:
             raise Failure(f"sent more than {self._limits.traffic >> 10} KiB")
 
-    def _measure(self, magic: int, counts: list[int]) -> int:
+    def _measure(self, header: bytes) -> int:
         """The size of a message from its header, if all that the header claims can be true."""
-        rounds, actions, ids, finals, notes, text = counts
+        magic, rounds, actions, ids, finals, notes, text = HEADER.unpack(header)
         if magic == NOTICE:
-            if any(counts[:-1]) or text > MAX_NOTICE:
+            if any((rounds, actions, ids, finals, notes)) or text > MAX_NOTICE:
                 raise Failure("sent a malformed notice")
-            return HEADER.size + text
-        if magic != MAGIC or self.settings is None:
-            raise Failure("sent something that is not a frame")
+            return HEADER.size + int(text)
+        try:
+            size: int = HEADER.size + body_size(header, self._episodes)
+        except FrameError as error:
+            raise Failure(f"sent a {error}") from error
         self._rounds += 1
-        if rounds != self._rounds or rounds > MAX_ROUNDS + 1:
+        if self.settings is None or rounds != self._rounds or rounds > MAX_ROUNDS + 1:
             raise Failure(f"sent a frame out of turn: round {rounds} where {self._rounds} was due")
-        if actions > self._most_actions or finals > self.unanswered or not actions + finals:
+        if finals > self.unanswered or not actions + finals:
             raise Failure(f"sent {actions} actions and {finals} answers with {self.unanswered} episodes left")
-        if (notes and not self._tracing) or text > finals * (4 * MAX_ERROR + 64) + notes * MAX_NOTE:
-            raise Failure(f"sent a frame of {notes} notes and {text} bytes of text")
-        size: int = HEADER.size + 20 * actions + 4 * ids + 12 * finals + 8 * notes + text
-        if size > self._largest:
-            raise Failure(f"sent a frame of {size} bytes, more than the {self._largest} that it can need")
         self._text += text
-        if self._text > self._limits.notes:
-            raise Failure(f"left more than {self._limits.notes >> 10} KiB of notes and error texts")
+        if (notes and not self._tracing) or self._text > self._limits.text:
+            raise Failure(f"sent more text than it may: {notes} notes, {self._text} bytes so far")
         self.unanswered -= finals
         return size
 

@@ -1,0 +1,180 @@
+"""The runner: drives the coroutines of many episodes in lockstep, one frame a round (see `env.episode`).
+
+Like the frames themselves it is the same in this process and in the locked-down child, and needs no more than
+the standard library.
+"""
+
+import gc
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from env.episode import HEADER, MAGIC, MAX_ERROR, PRUNE, ControllerError, Episode, Reply
+
+MAX_ROUNDS = 20_000
+# Answers to all the actions that one episode awaits: (reply, action, first row, last row) each.
+Answer = tuple[Reply, int, int, int]
+Ready = tuple[int, Callable[[Any], Any], Answer | list[Answer] | None]
+
+
+def resolve(program: Mapping[str, Any], beta: float, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a controller at beta, with overrides from outside.
+
+    Raises:
+        ControllerError: an override names a setting that the schedule does not have.
+    """
+    settings = dict(program["schedule"](beta))
+    unknown = sorted(set(overrides) - set(settings))
+    if unknown:
+        raise ControllerError(f"no setting {unknown[0]!r}: the schedule has {', '.join(map(str, settings))}")
+    return settings | dict(overrides)
+
+
+def play(
+    solve: Callable[..., Any],
+    settings: Mapping[str, Any],
+    episodes: Sequence[Episode],
+    exchange: Callable[[bytes], bytes | bytearray],
+    source_name: str = "<controller>",
+) -> None:
+    """Run one coroutine an episode to its end, all that are ready in one frame a round.
+
+    `exchange` takes a frame and returns a reply. An episode that raises ends with the error as its outcome;
+    the others go on.
+    """
+    collecting = gc.isenabled()
+    # Episodes hold much and make no cycles to speak of; looking for some costs a third of the time.
+    gc.disable()
+    try:
+        _play(solve, settings, episodes, exchange, source_name)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def describe(error: BaseException, source_name: str) -> str:
+    """An error of a controller in one line, with the line of the program where it happened."""
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == source_name:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    try:
+        message = f"{type(error).__name__}: {error}"
+    except Exception:
+        message = type(error).__name__
+    return message[:MAX_ERROR] + (f" (line {line} of the controller)" if line else "")
+
+
+def _play(
+    solve: Callable[..., Any],
+    settings: Mapping[str, Any],
+    episodes: Sequence[Episode],
+    exchange: Callable[[bytes], bytes | bytearray],
+    source_name: str,
+) -> None:
+    frame = _Frame()
+    ready: list[Ready] = []
+    waiting: dict[int, tuple[Callable[[Any], Any], int]] = {}
+    rounds, reply = 0, None
+    for index, episode in enumerate(episodes):
+        try:
+            ready.append((index, solve(episode, **settings).send, None))
+        except Exception as error:
+            frame.failed(index, describe(error, source_name))
+    while ready or waiting or frame.finals:
+        rounds += 1
+        actions, ids = frame.actions, frame.ids
+        for index, send, answer in ready:
+            episode = episodes[index]
+            try:
+                if rounds > MAX_ROUNDS:
+                    raise ControllerError(f"no answer after {MAX_ROUNDS} rounds")
+                request = send(answer)
+                if episode._pruned:
+                    actions += (index, PRUNE, 0, len(episode._pruned), 0)
+                    ids.extend(episode._pruned)
+                    episode._pruned = []
+                if type(request) is tuple:
+                    kind, probe, branches, count, argument = request
+                    actions += (index, kind, probe, count, argument)
+                    ids += branches
+                    waiting[index] = send, 1
+                else:
+                    for kind, probe, branches, count, argument in request:
+                        actions += (index, kind, probe, count, argument)
+                        ids += branches
+                    waiting[index] = send, -len(request)
+            except StopIteration as stop:
+                frame.ended(index, stop.value)
+            except (Exception, SystemExit, GeneratorExit) as error:
+                frame.failed(index, describe(error, source_name))
+            if episode._notes:
+                frame.noted(index, episode._notes)
+                episode._notes = []
+        if reply is not None:
+            reply.forget()
+        reply = Reply(exchange(frame.pack(rounds)))
+        frame = _Frame()
+        ready = _answered(reply, waiting)
+
+
+class _Frame:
+    """What the episodes say in one round."""
+
+    def __init__(self) -> None:
+        self.actions: list[int] = []
+        self.ids = array("i")
+        self.finals: list[int] = []
+        self._errors: list[bytes] = []
+        self._notes: list[int] = []
+        self._note_texts: list[bytes] = []
+
+    def ended(self, episode: int, code: object) -> None:
+        if code is None or (type(code) is int and -(2**31) <= code < 2**31):
+            self.finals += (episode, -1 if code is None else code, 0)
+        else:
+            kind = type(code).__name__
+            self.failed(episode, f"ControllerError: solve returned {kind}, not an answer code or None")
+
+    def failed(self, episode: int, error: str) -> None:
+        text = error.encode("utf-8", "replace")
+        self.finals += (episode, -1, len(text))
+        self._errors.append(text)
+
+    def noted(self, episode: int, notes: list[bytes]) -> None:
+        for note in notes:
+            self._notes += (episode, len(note))
+            self._note_texts.append(note)
+
+    def pack(self, number: int) -> bytes:
+        text = b"".join(self._errors + self._note_texts)
+        counts = len(self.actions) // 5, len(self.ids), len(self.finals) // 3, len(self._notes) // 2
+        columns = self.actions, self.ids, self.finals, self._notes
+        header = HEADER.pack(MAGIC, number, *counts, len(text))
+        return b"".join((header, *(array("i", column).tobytes() for column in columns), text))
+
+
+def _answered(reply: Reply, waiting: dict[int, tuple[Callable[[Any], Any], int]]) -> list[Ready]:
+    """The episodes that a reply lets go on; an episode that awaits several actions gets their answers as a list."""
+    ready: list[Ready] = []
+    several: list[Answer] = []
+    stop = action = 0
+    pairs = iter(reply.actions)
+    for index, rows in zip(pairs, pairs, strict=True):
+        start = stop
+        if rows > 0:
+            stop += rows
+        send, awaited = waiting[index]
+        answer = reply, action, start, start + rows
+        action += 1
+        if awaited > 0:
+            del waiting[index]
+            ready.append((index, send, answer))
+        else:
+            several.append(answer)
+            if len(several) == -awaited:
+                del waiting[index]
+                ready.append((index, send, several))
+                several = []
+    return ready
