@@ -56,7 +56,7 @@ class Store:
             with files.open_input_stream(f"{root}/{META_FILE}") as stream:
                 text = stream.read()
         except (OSError, pa.ArrowInvalid) as error:
-            raise StoreError(_why_not(Path(name), error)) from error
+            raise StoreError(_why_not(name, error)) from error
         return cls(name, _parse_meta(name, text), files, root)
 
     @property
@@ -178,10 +178,11 @@ def _parse_meta(path: str, text: bytes) -> dict[str, Any]:
     return meta
 
 
-def _why_not(path: Path, error: Exception) -> str:
+def _why_not(name: str, error: Exception) -> str:
     """Why there is no store at a path, and what to do."""
-    if "://" in str(path):
-        return f"there is no store at {path}: {error}"
+    if "://" in name:
+        return f"there is no store at {name}: {error}"
+    path = Path(name)
     try:
         if path.is_file():
             return f"{path} is a file, not a store; make a store of it with `autotts import`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -203,20 +204,16 @@ class StoreWriter:
 
     def _publish(self) -> None:
         assert self._folder is not None
-        if self._force and self.path.exists():
-            old = self._beside(".old")
-            os.rename(self.path, old / "store")
-            try:
-                os.rename(self._folder, self.path)
-            except OSError:
-                os.rename(old / "store", self.path)
-                raise
-            finally:
-                shutil.rmtree(old, ignore_errors=True)
-        else:
+        if not (self._force and self.path.exists()):
             refuse_occupied(self.path)
             os.rename(self._folder, self.path)
-        self._folder = None
+            self._folder = None
+        elif not _exchange(self._folder, self.path):
+            # Killed between these two, the old store is under a hidden name and the new one lost.
+            old = self._beside(".old")
+            os.rename(self.path, old)
+            os.rename(self._folder, self.path)
+            self._folder = old
         _sync(self.path.parent)
 
     def _beside(self, suffix: str) -> Path:
@@ -227,9 +224,8 @@ class StoreWriter:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or str(error)
             raise StoreError(
-                f"the store {self.path} cannot be written: {reason}; nothing of it was kept. "
+                f"the store {self.path} cannot be written: {error}; nothing of it was kept. "
                 "Make room or choose another place"
             ) from error
 
@@ -257,6 +253,13 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swaps two folders in one step; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, swap = -100, 2
+    return rename is not None and rename(here, os.fsencode(first), here, os.fsencode(second), swap) == 0
 
 
 def _sync(path: Path) -> None:
