@@ -1,25 +1,25 @@
 """The replay engine: answers the actions of many episodes at once from the flat arrays of a store.
 
 A round of any number of episodes is one call of `Replay.step`; nothing in it loops over episodes or branches.
-What an action means and costs is said in DESIGN's action table; `Index` holds what depends on the protocol.
+What an action means and costs is said in the action table of the design; `Index` holds what depends on the
+protocol, `Branches` where everything stands, `Codes` what controllers are told of answers.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PRUNE, SCORE, UNASKED, UNPARSED
-from env.index import Index
+from env.branches import EXHAUSTED, LIVE, TO_THE_END, Branches
+from env.codes import Codes
+from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PRUNE, SCORE, UNPARSED
+from env.index import Index, Ints
+from env.order import Order, mix, rank
 
-Ints = NDArray[np.int64]
-LIVE, EXHAUSTED, PRUNED = 0, 3, 4
-TO_THE_END = 1 << 40
 UNKNOWN_BRANCH, TWICE, NEGATIVE, NO_FORKS, NO_PRM, NO_ARM, NO_ACTION, TOO_MANY, NO_PROBES = range(1, 10)
+DECODE, PROBE_TOKENS, PRM_TOKENS, SEQUENTIAL = range(4)
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,37 @@ class Results:
     scores: tuple[Ints, NDArray[np.float32]] | None
 
 
+@dataclass
+class _Actions:
+    """A round's actions as columns of length A, and the ids that those without `opening` name, in order.
+
+    Attributes:
+        opening: bool[A], whether it opens branches instead of naming them.
+        refused: int64[A], 0 or why it was refused.
+        rows: int64[A], branches it is about.
+        steps: for each id, the segments it was given of its own; None where no action gives any.
+    """
+
+    episode: Ints
+    kind: Ints
+    probe: Ints
+    count: Ints
+    argument: Ints
+    opening: NDArray[np.bool_]
+    refused: Ints
+    rows: Ints
+    ids: Ints
+    steps: Ints | None
+
+    def refuse(self, which: NDArray[np.bool_], why: int) -> None:
+        """Refuse actions that name ids, after the fact."""
+        keep = ~which[np.repeat(np.arange(len(self.rows)), np.where(self.opening, 0, self.rows))]
+        self.ids = self.ids[keep]
+        self.steps = None if self.steps is None else self.steps[keep]
+        self.refused[which] = why
+        self.rows = np.where(which, 0, self.rows)
+
+
 class Replay:
     """E episodes of one store, all at their start.
 
@@ -57,16 +88,24 @@ class Replay:
         index: the store laid out under a protocol.
         problems: int[E], which problem each episode plays.
         seeds: E seeds; the seed alone fixes the order in which a problem's branches and forks are served.
-        max_branches: branches an episode may open at the root; by default half of the problem's pool (at the
-            whole pool every seed draws the same branches), under the published protocol all of it.
-        log: keep every round's actions and results in `log`, for traces and cost functions.
+        max_branches: branches an episode may open at the root; by default half of the problem's pool (at
+            the whole pool every seed draws the same branches), under the published protocol all of it.
+        log: keep every round's actions, ids and results in `log`, for traces and cost functions.
+
+    Attributes:
+        ledger: int64[E, 4], decode, probe, PRM and sequential tokens; a round is as long as its longest branch.
+        asked, granted: int64[E], branches and forks asked for and served; their difference is the shortfall.
+        rounds: int64[E].
+        live: bool[E], whether the episode has not answered yet.
+        final: int64[E], the answer code it ended with, -1 for none.
+        correct: bool[E].
     """
 
     def __init__(
         self,
         index: Index,
         problems: Sequence[int] | Ints,
-        seeds: Sequence[int],
+        seeds: Sequence[int] | Ints,
         *,
         max_branches: int | None = None,
         log: bool = False,
@@ -74,43 +113,29 @@ class Replay:
         self.index = index
         self.problems = np.asarray(problems, np.int64)
         self.seeds = np.asarray(seeds, np.int64)
-        count = len(self.problems)
+        episodes = len(self.problems)
         pool = index.pool[self.problems].sum(axis=1)
         ceiling = pool if index.protocol == "published" else np.maximum(1, pool // 2)
         self.max_branches = ceiling if max_branches is None else np.minimum(pool, max_branches)
-        self.ledger = np.zeros((count, 4), np.int64)
-        self.asked = np.zeros(count, np.int64)
-        self.granted = np.zeros(count, np.int64)
-        self.rounds = np.zeros(count, np.int64)
-        self.live = np.ones(count, np.bool_)
-        self.final = np.full(count, UNPARSED, np.int64)
-        self.correct = np.zeros(count, np.bool_)
+        self.ledger = np.zeros((episodes, 4), np.int64)
+        self.asked = np.zeros(episodes, np.int64)
+        self.granted = np.zeros(episodes, np.int64)
+        self.rounds = np.zeros(episodes, np.int64)
+        self.live = np.ones(episodes, np.bool_)
+        self.final = np.full(episodes, UNPARSED, np.int64)
+        self.correct = np.zeros(episodes, np.bool_)
         self.log: list[tuple[NDArray[Any], NDArray[Any], Results]] | None = [] if log else None
-        self._opened = np.zeros(count, np.int64)
-        self._rooted = np.zeros((count, index.arms), np.int64)
-        self._capacity = int(self.max_branches.max(initial=1))
-        slots = count * self._capacity
-        self._node = np.zeros(slots, np.int64)
-        self._asked_at = np.full(slots, -1, np.int64)
-        self._state = np.zeros(slots, np.uint8)
-        self._stamp = np.zeros(slots, np.int64)
-        self._served = np.zeros(slots if index.has_forks else 0, np.int64)
-        self._scored = np.zeros(slots if index.forest.prm is not None else 0, np.int64)
-        self._any_pruned = False
-        answers = np.diff(index.first_answer)[self.problems]
-        self._codes_at = np.cumsum(answers) - answers
-        self._code = np.full(int(answers.sum()), UNASKED, np.int64)
-        self._meaning = np.zeros(len(self._code), np.int64)
-        self._codes = np.zeros(count, np.int64)
-        self._order, self._order_at = _orders(index, self.problems, seeds)
+        order = Order(index, self.problems, self.seeds)
+        self._branches = Branches(index, self.problems, order, self.max_branches)
+        self._codes = Codes(index, self.problems)
 
     def __len__(self) -> int:
         """The number of episodes."""
         return len(self.problems)
 
     def seed_key(self, episode: int) -> int:
-        """What seeds `ep.rng`: 64 bits that depend on the seed only, and so tell nothing about the problem."""
-        return int(_mix(self.seeds[episode : episode + 1].astype(np.uint64))[0])
+        """What seeds `ep.rng`: 64 bits that depend on the seed only, and so tell nothing of the problem."""
+        return int(mix(self.seeds[episode : episode + 1].astype(np.uint64))[0])
 
     def step(self, actions: NDArray[Any], ids: NDArray[Any]) -> Results:
         """Answer one round.
@@ -123,48 +148,14 @@ class Replay:
         Misuse refuses that action (see `Results.rows`) and leaves the rest of the round as it is. PRUNE
         actions get no results.
         """
-        episode, kind, probe, count, argument = np.ascontiguousarray(actions.T).astype(np.int64)
-        raw_ids, ids = ids, ids.astype(np.int64)
-        if (kind == PRUNE).any():
-            ids, keep = self._prune(episode, kind, count, argument, ids)
-            episode, kind, probe, count, argument = (x[keep] for x in (episode, kind, probe, count, argument))
-        self.rounds[_distinct(episode)] += 1
-        opening = (kind == BRANCH) | (kind == FORK)
-        refused = self._refusals(episode, kind, probe, count, argument)
-        by_id = np.where(opening, 0, count)
-        steps_given = (kind == EXTEND) & (argument == -1)
-        rows = np.where(opening | (refused > 0), 0, count)
-        if steps_given.any() or refused.any():
-            ids, given = _split_ids(ids, by_id, steps_given, refused > 0)
-        else:
-            given = None
-        if opening.any():
-            # An id that this very round gives out is not known yet.
-            ids = np.where(ids < self._opened[np.repeat(episode, rows)], ids, -1)
-            born = self._open(episode, kind, count, argument, opening, refused)
-            rows = np.where(opening, born, rows)
-        while True:
-            action = np.repeat(np.arange(len(rows)), rows)
-            row_episode = episode[action]
-            branch = self._branches(opening, rows, row_episode, action, ids)
-            slot = row_episode * self._capacity + branch
-            fault = self._misuse(row_episode, branch, slot)
-            if fault is None:
-                break
-            bad = np.zeros(len(rows), np.bool_)
-            bad[action[fault[0]]] = True
-            bad &= ~opening
-            refused[bad] = fault[1]
-            keep = ~bad[action[~opening[action]]]
-            ids = ids[keep]
-            given = given[keep] if given is not None else None
-            rows = np.where(bad, 0, rows)
-        results = self._advance(
-            episode, kind, probe, argument, opening, rows, action, row_episode, branch, slot, given
-        )
-        results.rows[refused > 0] = -refused[refused > 0]
+        asked = self._read(actions, ids)
+        self.rounds[asked.episode[rank(asked.episode) == 0]] += 1
+        if asked.opening.any():
+            self._open(asked)
+        action, episode, branch, slot = self._rows(asked)
+        results = self._advance(asked, action, episode, branch, slot)
         if self.log is not None:
-            self.log.append((actions, raw_ids, results))
+            self.log.append((actions, ids, results))
         return results
 
     def finish(self, episodes: NDArray[Any], answers: NDArray[Any]) -> NDArray[np.bool_]:
@@ -173,20 +164,47 @@ class Replay:
         Returns:
             bool[len(episodes)]: False where the code had never been seen in the episode: not an answer.
         """
-        seen = (answers >= UNPARSED) & (answers < self._codes[episodes])
+        seen = self._codes.seen(episodes, answers)
+        answers = np.where(seen, answers, UNPARSED)
         self.live[episodes] = False
-        told = seen & (answers >= 0)
-        meaning = self._meaning[self._codes_at[episodes[told]] + answers[told]]
-        problem = self.problems[episodes[told]]
-        self.final[episodes] = np.where(seen, answers, UNPARSED)
-        self.correct[episodes[told]] = self.index.correct[self.index.first_answer[problem] + meaning]
+        self.final[episodes] = answers
+        self.correct[episodes] = self._codes.correct(episodes, answers)
         return seen
+
+    def _read(self, actions: NDArray[Any], ids: NDArray[Any]) -> _Actions:
+        """The columns of a round, pruning done, each action checked by itself."""
+        episode, kind, probe, count, argument = np.ascontiguousarray(actions.T).astype(np.int64)
+        ids = ids.astype(np.int64)
+        opening = (kind == BRANCH) | (kind == FORK)
+        stepwise = (kind == EXTEND) & (argument == -1)
+        named = np.where(opening, 0, np.maximum(count, 0))
+        refused = self._refusals(episode, kind, probe, count, argument)
+        steps = None
+        prune = kind == PRUNE
+        if stepwise.any() or prune.any() or refused.any():
+            action = np.repeat(np.arange(len(kind)), np.where(stepwise, 2 * named, named))
+            is_step = stepwise[action] & (rank(action) >= named[action])
+            if prune.any():
+                given_up = prune[action]
+                owner, branch = episode[action[given_up]], ids[given_up]
+                known = self._branches.known(owner, branch)
+                self._branches.prune(self._branches.slot(owner[known], branch[known]))
+            if stepwise.any():
+                steps = np.zeros(len(ids), np.int64)
+                steps[stepwise[action] & ~is_step] = np.maximum(ids[is_step], 0)
+            keep = ~(is_step | prune[action] | (refused[action] > 0))
+            ids = ids[keep]
+            steps = None if steps is None else steps[keep]
+        rows = np.where(opening | (refused > 0), 0, named)
+        columns = (episode, kind, probe, count, argument, opening, refused, rows)
+        if prune.any():
+            episode, kind, probe, count, argument, opening, refused, rows = (c[~prune] for c in columns)
+        return _Actions(episode, kind, probe, count, argument, opening, refused, rows, ids, steps)
 
     def _refusals(self, episode: Ints, kind: Ints, probe: Ints, count: Ints, argument: Ints) -> Ints:
         refused = np.zeros(len(kind), np.int64)
-        refused[(kind < BRANCH) | (kind > FORK)] = NO_ACTION
-        refused[count < 0] = NEGATIVE
-        refused[(kind == EXTEND) & (argument < -1)] = NEGATIVE
+        refused[(kind < BRANCH) | (kind > PRUNE)] = NO_ACTION
+        refused[(count < 0) | ((kind == EXTEND) & (argument < -1))] = NEGATIVE
         if not self.index.has_forks:
             refused[kind == FORK] = NO_FORKS
         if self.index.forest.prm is None:
@@ -195,356 +213,147 @@ class Replay:
             refused[probe != 0] = NO_PROBES
         refused[(kind == BRANCH) & ((argument < 0) | (argument >= self.index.arms))] = NO_ARM
         fork = np.flatnonzero((kind == FORK) & (refused == 0))
-        refused[fork[(argument[fork] < 0) | (argument[fork] >= self._opened[episode[fork]])]] = UNKNOWN_BRANCH
+        refused[fork[~self._branches.known(episode[fork], argument[fork])]] = UNKNOWN_BRANCH
         if len(kind) > MAX_ACTIONS:
-            rank = _rank(episode)
-            refused[rank >= MAX_ACTIONS] = TOO_MANY
+            refused[rank(episode) >= MAX_ACTIONS] = TOO_MANY
         return refused
 
-    def _branches(self, opening: Any, rows: Ints, row_episode: Ints, action: Ints, ids: Ints) -> Ints:
-        if not opening.any():
-            return ids
+    def _open(self, asked: _Actions) -> None:
+        """Open the branches of a round; several actions of one episode take turns."""
+        # An id that this very round gives out is not known yet.
+        owner = np.repeat(asked.episode, asked.rows)
+        asked.ids = np.where(self._branches.known(owner, asked.ids), asked.ids, -1)
+        todo = np.flatnonzero(asked.opening & (asked.refused == 0))
+        turns = rank(asked.episode[todo])
+        for turn in range(int(turns.max(initial=-1)) + 1):
+            for kind, open_them in ((BRANCH, self._branches.open_roots), (FORK, self._branches.open_forks)):
+                now = todo[(turns == turn) & (asked.kind[todo] == kind)]
+                if len(now):
+                    episode, wanted = asked.episode[now], asked.count[now]
+                    asked.rows[now] = got = open_them(episode, asked.argument[now], wanted)
+                    self.asked[episode] += wanted
+                    self.granted[episode] += got
+
+    def _rows(self, asked: _Actions) -> tuple[Ints, Ints, Ints, Ints]:
+        """For every row its action, episode, branch and slot; actions that misuse ids are refused."""
+        while True:
+            action = np.repeat(np.arange(len(asked.rows)), asked.rows)
+            episode = asked.episode[action]
+            if asked.opening.any():
+                branch = self._with_born(asked, action, episode)
+            else:
+                branch = asked.ids
+            named = ~asked.opening[action]
+            fault = named & ~self._branches.known(episode, branch)
+            why = UNKNOWN_BRANCH
+            if not fault.any():
+                slot = self._branches.slot(episode, branch)
+                fault, why = named & self._branches.repeated(slot), TWICE
+                if not fault.any():
+                    return action, episode, branch, slot
+            which = np.zeros(len(asked.rows), np.bool_)
+            which[action[fault]] = True
+            asked.refuse(which, why)
+
+    def _with_born(self, asked: _Actions, action: Ints, episode: Ints) -> Ints:
+        """The branch of every row; born ones are the last of their episode, in the order of the actions."""
+        new = asked.opening[action]
         branch = np.empty(len(action), np.int64)
-        new = opening[action]
-        branch[~new] = ids
-        # Born branches are the last ones opened in their episode, in the order of the actions.
-        born = np.flatnonzero(new)
-        if len(born):
-            owner = row_episode[born]
-            rank = _rank(owner)
-            total = np.bincount(owner, minlength=len(self))[owner]
-            branch[born] = self._opened[owner] - total + rank
+        branch[~new] = asked.ids
+        owner = episode[new]
+        born = np.bincount(owner, minlength=len(self))[owner]
+        branch[new] = self._branches.opened[owner] - born + rank(owner)
         return branch
 
-    def _misuse(self, row_episode: Ints, branch: Ints, slot: Ints) -> tuple[Any, int] | None:
-        if not len(branch):
-            return None
-        outside = (branch < 0) | (branch >= self._opened[row_episode])
-        if outside.any():
-            return outside, UNKNOWN_BRANCH
-        ticket = np.arange(len(slot))
-        self._stamp[slot] = ticket
-        again = self._stamp[slot] != ticket
-        return (again, TWICE) if again.any() else None
-
-    def _prune(self, episode: Ints, kind: Ints, count: Ints, argument: Ints, ids: Ints) -> tuple[Ints, Any]:
-        width = np.where((kind == BRANCH) | (kind == FORK), 0, np.maximum(count, 0))
-        width = np.where((kind == EXTEND) & (argument == -1), 2 * width, width)
-        prune = kind == PRUNE
-        mine = np.repeat(prune, width)[: len(ids)]
-        owner = np.repeat(episode, width)[: len(ids)][mine]
-        branch = ids[mine]
-        known = (branch >= 0) & (branch < self._opened[owner])
-        slot = (owner * self._capacity + branch)[known]
-        self._state[slot] = np.where(self._state[slot] == LIVE, PRUNED, self._state[slot])
-        self._any_pruned = True
-        return ids[~mine], ~prune
-
-    def _open(
-        self, episode: Ints, kind: Ints, count: Ints, argument: Ints, opening: Any, refused: Ints
-    ) -> Ints:
-        """Give new branches their first nodes; returns how many each action got."""
-        born = np.zeros(len(kind), np.int64)
-        todo = np.flatnonzero(opening & (refused == 0))
-        turns = _rank(episode[todo])
-        for turn in range(int(turns.max(initial=-1)) + 1):
-            now = todo[turns == turn]
-            owner, wanted = episode[now], count[now]
-            root = kind[now] == BRANCH
-            left = np.zeros(len(now), np.int64)
-            problem, arm = self.problems[owner], np.where(root, argument[now], 0)
-            left[root] = np.minimum(
-                self.max_branches[owner] - self._rooted[owner].sum(axis=1),
-                self.index.pool[problem, arm] - self._rooted[owner, arm],
-            )[root]
-            if not root.all():
-                parent = owner[~root] * self._capacity + argument[now][~root]
-                stopped = self._state[parent] == PRUNED
-                left[~root] = np.where(
-                    stopped, 0, self.index.child_count[self._node[parent]] - self._served[parent]
-                )
-            got = np.minimum(wanted, np.maximum(left, 0))
-            self.asked += np.bincount(owner, wanted, len(self)).astype(np.int64)
-            self.granted += np.bincount(owner, got, len(self)).astype(np.int64)
-            self._grow(int((self._opened[owner] + got).max(initial=0)))
-            which = np.repeat(np.arange(len(now)), got)
-            nth = _rank(which)
-            row_owner = owner[which]
-            slot = row_owner * self._capacity + self._opened[row_owner] + nth
-            rooted = root[which]
-            place = problem[which] * self.index.arms + arm[which]
-            k = self._rooted[row_owner, arm[which]] + nth
-            at = self._order_at[row_owner, arm[which]]
-            nodes = np.empty(len(slot), np.int64)
-            first = self.index.first_root[place[rooted]]
-            nodes[rooted] = self.index.roots[first + self._order[(at + k)[rooted]]]
-            if not rooted.all():
-                parent = (owner * self._capacity + argument[now])[which[~rooted]]
-                nodes[~rooted] = self._child(
-                    self._node[parent], row_owner[~rooted], self._served[parent] + nth[~rooted]
-                )
-                forked = ~root
-                parents = owner[forked] * self._capacity + argument[now][forked]
-                self._served[parents] += got[forked]
-                if len(self._scored):
-                    self._scored[slot[~rooted]] = self._scored[parent]
-            self._node[slot] = nodes
-            self._opened[owner] += got
-            self._rooted[owner[root], arm[root]] += got[root]
-            born[now] = got
-        return born
-
-    def _advance(
-        self,
-        episode: Ints,
-        kind: Ints,
-        probe: Ints,
-        argument: Ints,
-        opening: Any,
-        rows: Ints,
-        action: Ints,
-        row_episode: Ints,
-        branch: Ints,
-        slot: Ints,
-        given: Ints | None,
-    ) -> Results:
-        index = self.index
-        reach = np.where(kind == EXTEND, argument, np.where(kind == FINISH, TO_THE_END, 0))
-        steps = reach[action]
-        if given is not None:
-            by_id = ~opening[action]
-            steps[by_id] = np.where(steps[by_id] == -1, given, steps[by_id])
-        if self._any_pruned:
-            steps = np.where(self._state[slot] == PRUNED, 0, steps)
-        before = self._node[slot]
-        if index.has_forks:
-            node = self._walk(slot, row_episode, before, steps)
-        else:
-            node = np.minimum(before + steps, index.tail[before])
-            if index.has_open_leaves:
-                short = (before + steps > node) & (index.end[node] == LIVE)
-                self._exhaust(slot[short], row_episode[short])
-        tokens = index.cost[node] - index.cost[before]
-        if opening.any():
-            new = opening[action]
-            above = index.parent[node]
-            tokens = np.where(new, index.cost[node] - np.where(above >= 0, index.cost[above], 0), tokens)
-            if index.whole is not None:
-                unprobed = new & (probe[action] == 0)
-                tokens[unprobed] = np.minimum(tokens, index.whole[node])[unprobed]
-        if index.whole is not None:
-            at_once = (steps == TO_THE_END) & (index.depth[before] == 1) & (self._asked_at[slot] != before)
-            at_once &= node != before
-            whole = index.whole[node]
-            tokens = np.where(at_once, whole - np.minimum(index.cost[before], whole), tokens)
-        self._node[slot] = node
-        end = index.end[node]
-        state = self._state[slot]
-        end = np.where(state == LIVE, end, state)
-        probing = (probe[action] != 0) & ((end == LIVE) | (end == EXHAUSTED))
-        if probing.any():
-            fresh = probing & (self._asked_at[slot] != node)
-            probe_tokens = np.where(fresh, index.probe_cost[node], 0)
-            self._asked_at[slot] = np.where(fresh, node, self._asked_at[slot])
-        else:
-            probe_tokens = np.zeros(len(node), np.int64)
-        shown = probing | ((end != LIVE) & (end < EXHAUSTED))
-        answer = np.where(shown, self._encode(row_episode, node, shown), UNASKED)
-        scores, prm = None, np.zeros(0, np.int64)
-        scoring = kind == SCORE
-        asked = scoring[action]
-        if asked.any():
-            prm = np.where(asked, index.cost[node] - self._scored[slot], 0)
-            self._scored[slot] += prm
-            scores = self._scores(node, asked)
-        self._charge(row_episode, tokens, probe_tokens, prm)
+    def _advance(self, asked: _Actions, action: Ints, episode: Ints, branch: Ints, slot: Ints) -> Results:
+        index, branches = self.index, self._branches
+        reach = np.where(asked.kind == EXTEND, asked.argument, 0)
+        steps = np.where(asked.kind == FINISH, TO_THE_END, reach)[action]
+        if asked.steps is not None:
+            named = ~asked.opening[action]
+            steps[named] = np.where(steps[named] == -1, asked.steps, steps[named])
+        before, node, stuck = branches.advance(episode, slot, steps)
+        np.add.at(self.asked, stuck, 1)
+        probe = asked.probe[action] != 0
+        tokens = self._decoded(asked.opening[action], probe, before, node, steps, slot)
+        state = branches.state[slot]
+        end = np.where(state == LIVE, index.end[node], state)
+        probing = probe & ((end == LIVE) | (end == EXHAUSTED))
+        fresh = probing & (branches.asked_at[slot] != node)
+        branches.asked_at[slot[fresh]] = node[fresh]
+        probe_tokens = np.where(fresh, index.probe_cost[node], 0)
+        shown = probing | ((end > LIVE) & (end < EXHAUSTED))
+        scores, prm = None, None
+        scoring = (asked.kind == SCORE)[action]
+        if scoring.any():
+            prm = np.where(scoring, index.cost[node] - branches.scored[slot], 0)
+            branches.scored[slot] += prm
+            scores = self._scores(np.where(scoring, node, -1))
+        self._charge(episode, tokens, probe_tokens, prm)
         confidence = index.forest.confidence
         return Results(
-            episode=episode,
-            rows=rows.copy(),
-            ledger=self.ledger[episode],
+            episode=asked.episode,
+            rows=np.where(asked.refused > 0, -asked.refused, asked.rows),
+            ledger=self.ledger[asked.episode],
             branch=branch,
-            answer=answer,
+            answer=self._codes.encode(episode, node, shown),
             tokens=tokens,
             probe_tokens=probe_tokens,
             depth=index.depth[node],
             end=end,
-            children=index.child_count[node] - self._served[slot] if index.has_forks else None,
+            children=branches.forks_left(slot) if index.has_forks else None,
             confidence=None if confidence is None else confidence[index.order[node]],
             scores=scores,
         )
 
-    def _walk(self, slot: Ints, row_episode: Ints, node: Ints, steps: Ints) -> Ints:
-        """Follow branches down a tree, `steps` segments each; each takes its node's next unserved child."""
-        index, node, left = self.index, node.copy(), steps.copy()
-        moving = np.flatnonzero((left > 0) & (self._state[slot] == LIVE))
-        while len(moving):
-            here, at = node[moving], slot[moving]
-            free = index.child_count[here] - self._served[at]
-            stuck = (free <= 0) & (index.end[here] == LIVE)
-            if stuck.any():
-                self._exhaust(at[stuck], row_episode[moving[stuck]])
-            moving, here, at = moving[free > 0], here[free > 0], at[free > 0]
-            run = np.where(self._served[at] == 0, np.minimum(index.tail[here] - here, left[moving]), 0)
-            child = self._child(here, row_episode[moving], self._served[at])
-            node[moving] = np.where(run > 0, here + run, child)
-            left[moving] -= np.maximum(run, 1)
-            self._served[at] = 0
-            moving = moving[left[moving] > 0]
-        return node
-
-    def _exhaust(self, slot: Ints, row_episode: Ints) -> None:
-        """The store holds no continuation of these branches: they end here, and it counts as shortfall."""
-        first = self._state[slot] == LIVE
-        self._state[slot[first]] = EXHAUSTED
-        np.add.at(self.asked, row_episode[first], 1)
-
-    def _child(self, node: Ints, row_episode: Ints, nth: Ints) -> Ints:
-        """The nth child of each node in the order that the episode's seed gives to its siblings."""
+    def _decoded(
+        self,
+        new: NDArray[np.bool_],
+        probe: NDArray[np.bool_],
+        before: Ints,
+        node: Ints,
+        steps: Ints,
+        slot: Ints,
+    ) -> Ints:
+        """Tokens decoded on the way from one node to another; into the node, for a branch that is new."""
         index = self.index
-        first, count = index.first_child[node], index.child_count[node]
-        chosen = nth.copy()
-        several = np.flatnonzero(count > 1)
-        if len(several):
-            width = int(count[several].max())
-            column = np.arange(width)
-            inside = column < count[several, None]
-            child = index.children[np.where(inside, first[several, None] + column, 0)]
-            seeds = self.seeds[row_episode[several]].astype(np.uint64)
-            keys = _mix(_mix(seeds)[:, None] + index.local[child].astype(np.uint64))
-            keys = np.where(inside, keys, np.uint64(2**64 - 1))
-            ranked = np.argsort(keys, axis=1, kind="stable")
-            chosen[several] = ranked[np.arange(len(several)), nth[several]]
-        return index.children[first + chosen]
+        tokens = index.cost[node] - index.cost[before]
+        if new.any():
+            above = index.parent[node]
+            tokens = np.where(new, index.cost[node] - np.where(above >= 0, index.cost[above], 0), tokens)
+        if index.whole is not None:
+            # The published rule: read whole without ever being asked, a branch costs its true length.
+            opening = np.minimum(index.cost[before], index.whole[before])
+            tokens = np.where(new & ~probe, opening, tokens)
+            unasked = (index.depth[before] == 1) & (self._branches.asked_at[slot] != before)
+            unasked &= (steps == TO_THE_END) & (node != before)
+            tokens = np.where(unasked, index.whole[node] - opening, tokens)
+        return tokens
 
-    def _encode(self, row_episode: Ints, node: Ints, shown: Any) -> Ints:
-        """Answer ids of the problem as the episode's own codes, numbered as they are first seen."""
-        answer = self.index.answer[node]
-        known = shown & (answer >= 0)
-        place = self._codes_at[row_episode] + np.maximum(answer, 0)
-        if not known.all():
-            place = np.where(known, place, 0) if len(self._code) else place * 0
-            if not len(self._code):
-                return answer
-        code = self._code[place]
-        fresh = np.flatnonzero(known & (code == UNASKED))
-        if len(fresh):
-            _, at = np.unique(place[fresh], return_index=True)
-            fresh = fresh[np.sort(at)]
-            owner = row_episode[fresh]
-            number = self._codes[owner] + _rank(owner)
-            self._code[place[fresh]] = number
-            self._meaning[self._codes_at[owner] + number] = answer[fresh]
-            np.add.at(self._codes, owner, 1)
-            code = self._code[place]
-        return np.where(known, code, answer)
-
-    def _charge(self, row_episode: Ints, decode: Ints, probe: Ints, prm: Ints) -> None:
-        if not len(row_episode):
+    def _charge(self, episode: Ints, decode: Ints, probe: Ints, prm: Ints | None) -> None:
+        if not len(episode):
             return
-        starts = np.flatnonzero(np.r_[True, row_episode[1:] != row_episode[:-1]])
-        owner = row_episode[starts]
-        self.ledger[owner, 0] += np.add.reduceat(decode, starts)
-        self.ledger[owner, 1] += np.add.reduceat(probe, starts)
-        self.ledger[owner, 3] += np.maximum.reduceat(decode + probe, starts)
-        if len(prm):
-            self.ledger[owner, 2] += np.add.reduceat(prm, starts)
+        starts = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
+        owner = episode[starts]
+        self.ledger[owner, DECODE] += np.add.reduceat(decode, starts)
+        self.ledger[owner, PROBE_TOKENS] += np.add.reduceat(probe, starts)
+        self.ledger[owner, SEQUENTIAL] += np.maximum.reduceat(decode + probe, starts)
+        if prm is not None:
+            self.ledger[owner, PRM_TOKENS] += np.add.reduceat(prm, starts)
 
-    def _scores(self, node: Ints, asked: Any) -> tuple[Ints, NDArray[np.float32]]:
+    def _scores(self, node: Ints) -> tuple[Ints, NDArray[np.float32]]:
+        """PRM scores along the paths to some nodes (-1 = none), gathered from their ends upwards."""
         index, forest = self.index, self.index.forest
         assert forest.prm is not None and forest.prm_first is not None
-        counts = np.where(asked, index.path_scores[node], 0)
+        counts = np.where(node >= 0, index.path_scores[node], 0)
         values = np.empty(int(counts.sum()), np.float32)
-        stop, here = np.cumsum(counts), np.where(asked, node, -1)
+        stop, here = np.cumsum(counts), node.copy()
         while (rows := np.flatnonzero(here >= 0)).size:
             stored = index.order[here[rows]]
-            own = forest.prm_first[stored + 1] - forest.prm_first[stored]
-            nth = _rank(np.repeat(rows, own))
-            values[np.repeat(stop[rows] - own, own) + nth] = forest.prm[
-                np.repeat(forest.prm_first[stored], own) + nth
-            ]
+            first = forest.prm_first[stored]
+            own = forest.prm_first[stored + 1] - first
+            nth = rank(np.repeat(rows, own))
+            values[np.repeat(stop[rows] - own, own) + nth] = forest.prm[np.repeat(first, own) + nth]
             stop[rows] -= own
             here[rows] = index.parent[here[rows]]
         return counts, values
-
-    def _grow(self, needed: int) -> None:
-        """Room for more branches an episode; only forks can need it."""
-        if needed <= self._capacity:
-            return
-        wider = max(needed, 2 * self._capacity)
-
-        def widen(values: NDArray[Any], fill: int) -> NDArray[Any]:
-            grown = np.full((len(self), wider), fill, values.dtype)
-            grown[:, : self._capacity] = values.reshape(len(self), -1)
-            return grown.ravel()
-
-        for name, fill in (("_node", 0), ("_asked_at", -1), ("_state", 0), ("_stamp", 0)):
-            setattr(self, name, widen(getattr(self, name), fill))
-        self._served = widen(self._served, 0)
-        if len(self._scored):
-            self._scored = widen(self._scored, 0)
-        self._capacity = wider
-
-
-def _split_ids(ids: Ints, count: Ints, steps_given: Any, refused: Any) -> tuple[Ints, Ints]:
-    """The ids of the actions that were not refused, and the segment counts that came with some of them."""
-    width = np.maximum(count, 0) * np.where(steps_given, 2, 1)
-    action = np.repeat(np.arange(len(count)), width)[: len(ids)]
-    place = _rank(action)
-    is_step = steps_given[action] & (place >= count[action])
-    keep = ~is_step & ~refused[action]
-    steps = np.zeros(len(ids), np.int64)
-    steps[steps_given[action] & ~is_step] = ids[is_step]
-    return ids[keep], np.maximum(steps[keep], 0)
-
-
-def _distinct(sorted_values: Ints) -> Ints:
-    return (
-        sorted_values[np.r_[True, sorted_values[1:] != sorted_values[:-1]]]
-        if len(sorted_values)
-        else sorted_values
-    )
-
-
-def _rank(grouped: Ints) -> Ints:
-    """Each element's place within its run of equal values."""
-    place = np.arange(len(grouped))
-    if not len(grouped):
-        return place
-    first = np.r_[True, grouped[1:] != grouped[:-1]]
-    return place - np.maximum.accumulate(np.where(first, place, 0))
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele et al. 2014): neighbouring inputs give unrelated outputs."""
-    with np.errstate(over="ignore"):
-        z = values + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
-
-
-@lru_cache(maxsize=65536)
-def _shuffled(count: int, seed: int) -> Ints:
-    """The published evaluation's order of a problem's branches."""
-    order = list(range(count))
-    random.Random(seed).shuffle(order)
-    return np.array(order, np.int64)
-
-
-def _orders(index: Index, problems: Ints, seeds: Sequence[int]) -> tuple[Ints, Ints]:
-    """The order of every episode's root branches, concatenated, and where each episode's and arm's begins."""
-    at = np.zeros((len(problems), index.arms), np.int64)
-    parts: list[Ints] = []
-    known: dict[tuple[int, int], int] = {}
-    total = 0
-    pool = index.pool[problems]
-    for arm in range(index.arms):
-        for episode, (count, seed) in enumerate(zip(pool[:, arm].tolist(), seeds, strict=True)):
-            key = count, int(seed)
-            if key not in known:
-                known[key] = total
-                parts.append(_shuffled(*key))
-                total += count
-            at[episode, arm] = known[key]
-    return (np.concatenate(parts) if parts else np.zeros(0, np.int64)), at
