@@ -2,9 +2,9 @@
 
 A clean interpreter (`child`) is started once a pool. It holds the allowed modules and nothing else: no store,
 no gold answers, no environment, no file but its control socket. It never runs a controller; it forks a child
-for each job, and that child gives up files, network, processes, signals and memory (`kernel`) before it compiles the
-first untrusted byte. What is left is two pipes, over which it sends frames that the trusted side (`link`,
-`pool`) bounds before it reads them, and never evaluates, unpickles or prints as they are.
+for each job, and that child gives up files, network, processes, signals and memory (`kernel`) before it
+compiles the first untrusted byte. What is left is two pipes, over which it sends frames that the trusted side
+(`link`, `pool`) bounds before it reads them, and never evaluates, unpickles or prints as they are.
 
 A pool finds out what the kernel really enforces by attacking itself when it starts (`canary`):
 

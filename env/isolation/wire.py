@@ -3,11 +3,11 @@
     value   n | t | f | i <bytes:u8> <signed integer> | d <float64> | s <bytes:u32> <UTF-8>
             | l <items:u32> <value>... | m <items:u32> (<s value> <value>)...
 
-A notice is a header like a frame's with magic NOTICE, all counts zero but the last, which is the size of the
-value behind it. Whatever the trusted side sends over a job's pipe is preceded by its size (LENGTH). Over the
-control socket it sends an ORDER (kind, job), a START with the child's ends of the job's pipes attached; a REAP
-kills the job's process if it still runs, and is answered by a REPORT: job, status as of `os.wait4`, seconds
-of processor time, bytes of memory.
+A notice is a header like a frame's with magic NOTICE, all counts zero but the last: the size of the value
+behind it. Whatever the trusted side sends over a job's pipe is preceded by its size (LENGTH). Over the
+control socket it sends an ORDER (kind, job): a START with the child's ends of the job's pipes attached, or a
+REAP, which kills the job's process if it still runs and is answered by a REPORT: job, status as of
+`os.wait4`, seconds of processor time, bytes of memory.
 """
 
 import struct
