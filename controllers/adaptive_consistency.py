@@ -1,4 +1,4 @@
-"""Adaptive consistency (Aggarwal et al. 2023, arXiv:2305.11860): one solution at a time until the lead is safe."""
+"""Adaptive consistency (Aggarwal et al. 2023, arXiv:2305.11860): one by one until the lead is safe."""
 
 from collections import Counter
 

@@ -1,5 +1,8 @@
-"""Confidence momentum, CMC (found by AutoTTS, Zheng et al. 2026, arXiv:2605.08083): follow the trend of the finished
-branches' confidence; widen while it does not rise, run agreeing branches faster, abandon those that keep dissenting."""
+"""Confidence momentum, CMC (found by AutoTTS, arXiv:2605.08083): follow the trend of the pool's confidence.
+
+The pool is the answers of the branches that have finished. While its confidence does not rise, more branches
+are opened; those that agree with its winner run faster, those that keep dissenting are abandoned.
+"""
 
 from collections import Counter
 
@@ -48,7 +51,7 @@ async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshol
         order = sorted(live, key=extensions.get, reverse=True)
         steps = [1 if leader is None or answer[b] != leader else burst for b in order]
         await ep.extend(order, steps)
-        for b, step in zip(order, steps):
+        for b, step in zip(order, steps, strict=True):
             extensions[b] += step
         ended = [answer[b] for b in order if done[b]]
         if ended:

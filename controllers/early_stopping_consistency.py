@@ -1,4 +1,4 @@
-"""Early-stopping self-consistency (Li et al. 2024, arXiv:2401.10480): windows of solutions until one is unanimous."""
+"""Early-stopping consistency (Li et al. 2024, arXiv:2401.10480): windows until one is unanimous."""
 
 from controllers.voting import majority
 

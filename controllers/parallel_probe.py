@@ -1,5 +1,7 @@
-"""Parallel-Probe (Zheng et al. 2026, arXiv:2602.03845): step all branches together, ask each where it stands,
-drop those that stay off the majority's track, stop when the majority has been stable for long enough."""
+"""Parallel-Probe (Zheng et al. 2026, arXiv:2602.03845): branches in step, until the majority is stable.
+
+After each step every branch is asked where it stands; those that stay off the majority's track are pruned.
+"""
 
 from controllers.voting import majority
 

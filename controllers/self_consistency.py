@@ -1,4 +1,4 @@
-"""Self-consistency (Wang et al. 2022, arXiv:2203.11171): sample whole solutions, answer what most of them say."""
+"""Self-consistency (Wang et al. 2022, arXiv:2203.11171): sample whole solutions, take the majority."""
 
 from controllers.voting import majority
 

@@ -4,8 +4,8 @@ This file also runs inside the locked-down child process, where the standard lib
 why frames are packed here with `array` and `struct`, and unpacked on the trusted side by `env.frames`.
 
 A frame goes out with the actions of every episode that is ready, and a reply comes back for some or all of
-the episodes that wait. Replay answers all of them at once; a live model answers them out of step. Integers are
-little-endian and 32 bits wide unless stated.
+the episodes that wait. Replay answers all of them at once; a live model answers them out of step. Integers
+are little-endian and 32 bits wide unless stated.
 
     frame  HEADER: magic, round, actions A, ids I, finals F, notes N, text bytes T
            action[A]: episode, kind, probe (0 or 1), count, argument

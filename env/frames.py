@@ -1,4 +1,4 @@
-"""The trusted side of the frames that `env.episode` defines: check and read what a controller sent, write replies.
+"""The trusted side of the frames that `env.episode` defines: what a controller sent is read, replies written.
 
 Nothing here believes a byte: every count is bounded before anything is read or allocated, and an episode that
 a frame names must be one that the sender plays, is live, and speaks once.

@@ -2,7 +2,8 @@
 
 `Index.build` applies one of the two accounting rules (DESIGN: "Order, cost, and parity"):
 
-standard    a segment costs the tokens decoded in it, a probe its recorded or assumed cost; answers are classes.
+standard    a segment costs the tokens decoded in it, a probe its recorded or assumed cost; answers are
+            classes.
 published   the released evaluator's: every probed segment costs the probe interval, an ending call the rest,
             probes are free, answers are raw strings. Only for stores of independent chains.
 """
@@ -33,7 +34,7 @@ class Index:
         probe_cost: int64[N], tokens that asking here costs.
         end: uint8[N].
         tail: int64[N], where the run of single children from here ends.
-        child_count: int64[N]; the children of v are `children[first_child[v]:first_child[v] + child_count[v]]`.
+        child_count: int64[N]; those of v are `children[first_child[v]:first_child[v] + child_count[v]]`.
         roots: the root nodes, by problem and arm; those of arm a of problem p start at
             `first_root[p * arms + a]` and are in stored order.
         correct: bool[C], by problem: answer id c of problem p is right where `correct[first_answer[p] + c]`.
@@ -214,7 +215,7 @@ def _lay_out(forest: Forest, probe_cost: Ints) -> Index:
 
 
 def _published(index: Index) -> Index:
-    """The same chains with the released evaluator's rows: n of the probe interval, then a call that ends them."""
+    """The same chains in the released evaluator's rows: n of the probe interval, then a call that ends."""
     forest, interval = index.forest, index.forest.segment_tokens
     if index.has_forks or interval is None:
         what = "trees" if index.has_forks else "no fixed probe interval"

@@ -156,7 +156,7 @@ class _Frame:
 
 
 def _answered(reply: Reply, waiting: dict[int, tuple[Callable[[Any], Any], int]]) -> list[Ready]:
-    """The episodes that a reply lets go on; an episode that awaits several actions gets their answers as a list."""
+    """The episodes that a reply lets go on; one that awaits several actions gets their answers as a list."""
     ready: list[Ready] = []
     several: list[Answer] = []
     stop = action = 0

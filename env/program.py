@@ -1,7 +1,7 @@
 """A controller as source text: where it came from, whether it keeps the contract, and its two functions.
 
-The check is about clear errors and about honesty (no memorised tables); what holds an untrusted program is the
-isolation of the process it runs in, never this check.
+The check is about clear errors and about honesty (no memorised tables); what holds an untrusted program is
+the isolation of the process it runs in, never this check.
 """
 
 import ast
@@ -84,8 +84,8 @@ def check(source: str) -> None:
             long_numbers += len(f"{node.value:g}" if isinstance(node.value, float) else str(node.value)) > 3
     if long_numbers > MAX_LONG_NUMBERS:
         raise ProgramError(
-            f"{long_numbers} numbers of more than three digits: a controller decides by what it sees, not by a "
-            f"table of what was seen (at most {MAX_LONG_NUMBERS})"
+            f"{long_numbers} numbers of more than three digits: a controller decides by what it sees, not by "
+            f"a table of what was seen (at most {MAX_LONG_NUMBERS})"
         )
 
 

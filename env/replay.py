@@ -52,7 +52,7 @@ class Results:
 
 @dataclass
 class _Actions:
-    """A round's actions as columns of length A, and the ids that those without `opening` name, in order.
+    """A round's actions as columns of length A, and the ids that they name, in order.
 
     Attributes:
         opening: bool[A], whether it opens branches instead of naming them.
