@@ -52,6 +52,7 @@ REFUSALS = (
 MAX_ACTIONS = 256
 MAX_ERROR = 1_000
 MAX_NOTE = 500
+MAX_NOTES = 64
 
 NO_IDS = array("i")
 
@@ -220,7 +221,7 @@ class Episode:
     @coroutine
     def extend(self, ids: Iterable[int], segments: int | Sequence[int] = 1, probe: bool = True) -> Action:
         """Advance each branch by `segments` (one number, or one a branch); an ended one stays as it is."""
-        ids = array("i", ids)
+        ids = self._named(ids)
         if isinstance(segments, int):
             answer = yield EXTEND, bool(probe), ids, len(ids), _count(segments)
         else:
@@ -235,19 +236,19 @@ class Episode:
     @coroutine
     def finish(self, ids: Iterable[int]) -> Action:
         """Advance each branch to its end."""
-        ids = array("i", ids)
+        ids = self._named(ids)
         self._read(ids, *(yield FINISH, False, ids, len(ids), 0))
 
     @coroutine
     def probe(self, ids: Iterable[int]) -> Action:
         """Ask each branch what it would answer now; paid once a node."""
-        ids = array("i", ids)
+        ids = self._named(ids)
         self._read(ids, *(yield PROBE, True, ids, len(ids), 0))
 
     @coroutine
     def score(self, ids: Iterable[int]) -> Action:
         """Have the process reward model score each branch's path so far; paid for the part not yet scored."""
-        ids = array("i", ids)
+        ids = self._named(ids)
         reply, action, start, stop = yield SCORE, False, ids, len(ids), 0
         self._read(ids, reply, action, start, stop)
         if reply.prm is not None:
@@ -258,19 +259,24 @@ class Episode:
     @coroutine
     def together(self, *actions: Action) -> Action:
         """Several actions in one round: their costs add up, the critical path takes their maximum."""
-        requests = [action.send(None) for action in actions]
-        if any(type(request) is not tuple for request in requests):
+        requests = [action.send(None) for action in actions if isinstance(action, Generator)]
+        if len(requests) < len(actions) or any(type(request) is not tuple for request in requests):
             raise ControllerError("together() takes branch, extend, finish, probe, score and fork actions")
         if not requests:
             return []
-        results: list[Any] = []
-        if not requests:
-            return results
-        for action, answer in zip(actions, (yield requests), strict=True):
+        # More than an episode can mean is a malformed frame, which ends the job. Prunes may come on top.
+        if len(requests) >= MAX_ACTIONS:
+            raise ControllerError(REFUSALS[8])
+        if sum(len(ids) for _, _, ids, _, _ in requests) > 2 * len(self.done):
+            raise ControllerError(REFUSALS[2])
+        answers = yield requests
+        results: list[Any] = [None] * len(requests)
+        # Openings before moves, as in the engine: a fork leaves from where its parent stood.
+        for k in sorted(range(len(requests)), key=lambda k: requests[k][0] not in (BRANCH, FORK)):
             try:
-                action.send(answer)
+                actions[k].send(answers[k])
             except StopIteration as stop:
-                results.append(stop.value)
+                results[k] = stop.value
         return results
 
     def prune(self, ids: Iterable[int]) -> None:
@@ -284,8 +290,14 @@ class Episode:
 
     def note(self, *values: object) -> None:
         """Leave a line in the episode's trace, if one is being kept."""
-        if self._notes is not None:
+        if self._notes is not None and len(self._notes) < MAX_NOTES:
             self._notes.append(" ".join(map(str, values)).encode("utf-8", "replace")[:MAX_NOTE])
+
+    def _named(self, ids: Iterable[int]) -> "array[int]":
+        ids = array("i", ids)
+        if len(ids) > len(self.done):
+            raise ControllerError(REFUSALS[2 if self.done else 1])
+        return ids
 
     def _open(self, answer: tuple[Reply, int, int, int]) -> list[int]:
         first, count = len(self.done), max(0, answer[3] - answer[2])
