@@ -17,6 +17,7 @@ from env.episode import (
     MAX_ACTIONS,
     MAX_ERROR,
     MAX_NOTE,
+    MAX_NOTES,
     PRM,
     REPLY,
     TOLD,
@@ -25,7 +26,6 @@ from env.episode import (
 from env.replay import Ints, Results
 
 MAX_IDS = 1 << 14
-MAX_NOTES = 64
 MAX_FRAME = 64 << 20
 
 
