@@ -18,12 +18,9 @@ def timeline(played: Played) -> list[dict[str, Any]]:
         for _, turn, text in wave.notes:
             notes.setdefault(turn, []).append(text)
         for turn, (actions, ids, results) in enumerate(wave.replay.log or ()):
-            told = _actions(actions, ids, results)
-            if told:
-                rounds.append({"round": len(rounds) + 1, "actions": told, "notes": notes.get(turn, [])})
-        last = notes.get(len(wave.replay.log or ()), [])
-        if last:
-            rounds.append({"round": len(rounds) + 1, "actions": [], "notes": last})
+            told, said = _actions(actions, ids, results), notes.get(turn, [])
+            if told or said:
+                rounds.append({"round": len(rounds) + 1, "actions": told, "notes": said})
     names = ("decode", "probe", "prm", "sequential")
     answer = int(played.answer[0])
     return [
