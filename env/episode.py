@@ -296,7 +296,7 @@ class Episode:
     def _named(self, ids: Iterable[int]) -> "array[int]":
         ids = array("i", ids)
         if len(ids) > len(self.done):
-            raise ControllerError(REFUSALS[2 if self.done else 1])
+            raise ControllerError(REFUSALS[2 if all(0 <= i < len(self.done) for i in ids) else 1])
         return ids
 
     def _open(self, answer: tuple[Reply, int, int, int]) -> list[int]:
