@@ -23,7 +23,9 @@ from env.episode import (
     TOLD,
     UNASKED,
 )
-from env.replay import Ints, Results
+from env.index import Ints
+from env.isolation.wire import printable
+from env.replay import Results
 
 MAX_IDS = 1 << 14
 MAX_FRAME = 64 << 20
@@ -96,7 +98,7 @@ def parse(frame: bytes | bytearray, live: NDArray[np.bool_]) -> Round:
     if text:
         stops = np.cumsum(lengths)
         for row in np.flatnonzero(lengths).tolist():
-            part = text[stops[row] - lengths[row] : stops[row]].decode("utf-8", "replace")
+            part = printable(text[stops[row] - lengths[row] : stops[row]])
             if row < finals:
                 errors[int(final[row, 0])] = part
             else:
