@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +86,8 @@ def show_outcome(run: Run) -> None:
             f"{last['tokens']:,.0f}",
             f"{last['sequential_tokens']:,.0f}",
         )
-    Console(highlight=False, markup=False).print(table)
+    # Elsewhere than on a terminal rich would squeeze the table into 80 columns.
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
     for store, looks in holdout["looks"].items():
         print(f"hold-out {store}: {looks}")
     print(holdout["headline"])

@@ -28,7 +28,7 @@ def merged(
     Raises:
         UserError: an option was given that would change what the run measures.
     """
-    options = dict(saved)
+    options = {**defaults, **saved}
     for name, value in vars(given).items():
         if value == defaults.get(name):
             continue
@@ -129,9 +129,14 @@ def _identity(store: Store) -> dict[str, str]:
     return {"path": store.path, "model": store.model, "dataset": store.dataset, "contents": contents}
 
 
+def portable_paths(stores: Sequence[str]) -> list[str]:
+    """The same stores, seen from any working directory."""
+    return [path if "://" in path else str(Path(path).resolve()) for path in stores]
+
+
 def _portable(name: str, value: Any) -> Any:
     if name in {"stores", "holdout"}:
-        return [path if "://" in path else str(Path(path).resolve()) for path in value]
+        return portable_paths(value)
     if name in PATHS and value:
         return str(Path(value).resolve())
     return value

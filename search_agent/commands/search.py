@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from env.commands.options import natural, positive
 from env.errors import UserError
 from search_agent import proposers, start
 from search_agent.archive import Run
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=proposers.NAMES,
         help="who writes the programs (default: openai where there is a key and a model, else compose)",
     )
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="stop after so many programs")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="stop after so many programs")
     parser.add_argument(
         "--minutes", type=float, metavar="M", help="stop after about so many minutes, end included"
     )
@@ -57,14 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument(
         "--seeds",
-        type=_positive,
+        type=positive,
         default=20,
         metavar="N",
         help="seeds of a round; the end takes 5 N (default: 20)",
     )
     parser.add_argument(
         "--folds",
-        type=_positive,
+        type=positive,
         default=3,
         metavar="K",
         help="one fold in K is shown to proposers (default: 3)",
@@ -74,12 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--probe-tokens",
-        type=int,
+        type=natural,
         default=20,
         metavar="N",
         help="cost of a probe where unknown (default: 20)",
     )
-    parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a core)")
     parser.add_argument(
         "--i-trust-this-code",
         action="store_true",
@@ -99,6 +100,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from search_agent.loop import Search, SearchStopped
     from search_agent.report import write_report
 
+    if args.minutes is not None and not args.minutes > 0:
+        raise UserError(f"--minutes {args.minutes:g}: expected a number above 0")
     run, options = _resumed(args) if args.resume else _started(args)
     arena = start.open_arena(options)
     hidden = [Path(store.path) for store in (*arena.stores, *arena.holdout)]
@@ -131,6 +134,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
 def _started(args: argparse.Namespace) -> tuple[None, argparse.Namespace]:
     if not args.stores:
         raise UserError("give the stores to search on, or --resume --out RUN to go on with a search")
+    args.stores, args.holdout = start.portable_paths(args.stores), start.portable_paths(args.holdout)
     args.out = args.out or start.next_folder()
     args.proposer = args.proposer or proposers.default(args)
     if not args.rounds and not args.minutes:
@@ -153,9 +157,3 @@ def _resumed(args: argparse.Namespace) -> tuple[Run, argparse.Namespace]:
             "be judged by it: start another run with another --out"
         )
     return run, options
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
-    return number
