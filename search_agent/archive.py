@@ -126,7 +126,11 @@ class Run:
         self._write_head()
 
     def rounds(self) -> list[dict[str, Any]]:
-        """Every round's record, oldest first."""
+        """Every round's record, oldest first.
+
+        Raises:
+            UserError: a record is damaged; it is named.
+        """
         return sorted(_records(self.path / "rounds"), key=lambda record: record["round"])
 
     def baselines(self) -> list[dict[str, Any]]:
@@ -182,18 +186,25 @@ class Run:
             _sync(final.parent)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A document of the run ("finalists.json", "holdout.json"); None where it is not there yet."""
-        file = self.path / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        """A document of the run ("finalists.json", "holdout.json"); None where it is not there yet.
 
-    def write(self, name: str, document: Mapping[str, Any] | pl.DataFrame) -> None:
-        """Write a document (JSON) or a table (Parquet) of the run, in one step.
+        Raises:
+            UserError: it is damaged.
+        """
+        file = self.path / name
+        return _document(file) if file.is_file() else None
+
+    def write(self, name: str, document: Mapping[str, Any] | pl.DataFrame | str) -> None:
+        """Write a document (JSON), a table (Parquet) or a text of the run, in one step.
 
         Raises:
             UserError: the disk refuses.
         """
         half = self.path / f".new-{name}"
-        content = _json(document).encode() if isinstance(document, Mapping) else _parquet(document)
+        if isinstance(document, str):
+            content = document.encode()
+        else:
+            content = _json(document).encode() if isinstance(document, Mapping) else _parquet(document)
         with self._disk():
             half.write_bytes(content)
             _sync(half)
@@ -230,7 +241,17 @@ class Run:
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:
     for file in folder.glob(f"[!.]*/{ROUND}"):
-        yield json.loads(file.read_text(encoding="utf-8"))
+        yield _document(file)
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{file} is damaged ({error}); restore it from a copy, or start another run"
+        ) from error
+    return document
 
 
 def _json(document: Mapping[str, Any]) -> str:
