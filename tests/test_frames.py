@@ -1,0 +1,246 @@
+"""What untrusted code sends: whatever the bytes, an error or a sound round, never a crash."""
+
+import struct
+from array import array
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from env.episode import (
+    BRANCH,
+    EXTEND,
+    FINISH,
+    HEADER,
+    MAGIC,
+    MAX_ACTIONS,
+    MAX_ERROR,
+    MAX_NOTE,
+    MAX_NOTES,
+    PROBE,
+    PRUNE,
+    Reply,
+)
+from env.frames import MAX_FRAME, MAX_IDS, FrameError, Round, body_size, encode, parse
+from env.index import Index
+from env.playback import Playback
+from env.replay import Replay
+from tests.forests import Node, Problem, Trees, trees
+
+EPISODES = 3
+
+
+def frame(actions=(), ids=(), finals=(), notes=(), text=b"", number=7, magic=MAGIC) -> bytes:
+    flat = [array("i", [n for row in rows for n in row]) for rows in (actions, finals, notes)]
+    counts = len(actions), len(ids), len(finals), len(notes), len(text)
+    header = HEADER.pack(magic, number, *counts)
+    return (
+        header + flat[0].tobytes() + array("i", ids).tobytes() + flat[1].tobytes() + flat[2].tobytes() + text
+    )
+
+
+def live(*states: bool) -> np.ndarray:
+    return np.array(states or [True] * EPISODES)
+
+
+def test_an_honest_frame_is_read_as_it_was_written():
+    told = parse(
+        frame(
+            [[0, BRANCH, 1, 2, 0], [1, EXTEND, 0, 2, -1]],
+            [4, 5, 1, 3],
+            [[2, -1, 4]],
+            [[1, 2], [0, 3]],
+            b"oops" + b"hm" + "né".encode(),
+        ),
+        live(),
+    )
+    assert (told.number, told.actions.tolist(), told.ids.tolist()) == (
+        7,
+        [[0, BRANCH, 1, 2, 0], [1, EXTEND, 0, 2, -1]],
+        [4, 5, 1, 3],
+    )
+    assert (told.final_episode.tolist(), told.final_answer.tolist()) == ([2], [-1])
+    assert (told.errors, told.notes) == ({2: "oops"}, [(1, "hm"), (0, "né")])
+
+
+def test_what_a_controller_says_is_escaped():
+    told = parse(
+        frame(finals=[[0, -1, 8]], notes=[[1, 4]], text=b"a\x1b[2J\x00\xff!" + b"\xe2\x80\xae\x07"), live()
+    )
+    assert told.errors == {0: "a\\x1b[2J\\x00\ufffd!"}
+    assert told.notes == [(1, "\\u202e\\x07")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (b"", "length"),
+        (frame()[:-1], "length"),
+        (frame() + b"x", "length"),
+        (frame(magic=MAGIC + 1), "bad magic"),
+        (frame([[3, BRANCH, 0, 1, 0]]), "does not play"),
+        (frame([[-1, BRANCH, 0, 1, 0]]), "does not play"),
+        (frame(finals=[[3, 0, 0]]), "does not play"),
+        (frame(notes=[[-1, 0]]), "does not play"),
+        (frame([[1, BRANCH, 0, 1, 0], [0, BRANCH, 0, 1, 0]]), "out of order"),
+        (frame(finals=[[1, 0, 0], [1, 0, 0]]), "twice"),
+        (frame([[1, BRANCH, 0, 1, 0]], finals=[[1, 0, 0]]), "acts and answers"),
+        (frame([[0, FINISH, 0, 1, 0]]), "add up"),
+        (frame([[0, FINISH, 0, 1, 0]], [0, 0]), "add up"),
+        (frame([[0, EXTEND, 0, 1, -1]], [0]), "add up"),
+        (frame([[0, FINISH, 0, 2**31 - 1, 0], [0, FINISH, 0, 2**31 - 1, 0]], [0, 0]), "add up"),
+        (frame([[0, PRUNE, 0, -1, 0]], [0]), "add up"),
+        (frame(finals=[[0, 0, 5]], text=b"four"), "text lengths"),
+        (frame(finals=[[0, 0, -1]], text=b""), "text lengths"),
+        (frame(notes=[[0, 2]] * (EPISODES * MAX_NOTES + 1), text=b"x" * 6), "too many notes"),
+        (frame(finals=[[0, -1, 9999]], text=b"x" * (5 * MAX_ERROR + 1)), "too much text"),
+        (frame(notes=[[0, MAX_NOTE + 1]], text=b"x" * (MAX_NOTE + 1)), "too much text"),
+        (frame([[0, BRANCH, 0, 0, 0]] * (EPISODES * MAX_ACTIONS + 1)), "more actions"),
+    ],
+)
+def test_what_no_honest_runner_sends_is_an_error_that_says_why(bad, why):
+    with pytest.raises(FrameError, match=why):
+        parse(bad, live())
+
+
+def test_an_episode_that_has_ended_is_silent():
+    for bad in (frame([[1, BRANCH, 0, 1, 0]]), frame(finals=[[1, 0, 0]])):
+        with pytest.raises(FrameError, match="has ended"):
+            parse(bad, live(True, False, True))
+
+
+def test_a_header_promises_no_more_than_its_episodes_can_say():
+    """The trusted side asks this before it reads or allocates anything."""
+    assert body_size(HEADER.pack(MAGIC, 1, 1, 2, 1, 0, 3), 1) == 4 * (5 + 2 + 3) + 3
+    with pytest.raises(FrameError):
+        body_size(HEADER.pack(MAGIC, 1, 0, MAX_IDS + 1, 0, 0, 0), 1)
+    with pytest.raises(FrameError, match=f"at most {MAX_FRAME}"):
+        body_size(HEADER.pack(MAGIC, 1, 0, MAX_FRAME // 4 + 1, 0, 0, 0), 10_000)
+
+
+def small_playback() -> Playback:
+    nodes = [Node(5, 0, place=0), Node(3, 1, end=1, place=1)]
+    nodes[1].parent = nodes[0]
+    nodes[0].children = [nodes[1]]
+    nodes += [Node(k, k % 3, end=1, place=k) for k in range(2, 6)]
+    index = Index.build(Trees([Problem(nodes, frozenset({1}), 3)]).forest())
+    return Playback(Replay(index, [0] * EPISODES, range(EPISODES), log=True), [range(EPISODES)])
+
+
+def answers_soundly(playback: Playback, sent: bytes) -> None:
+    """One frame through the whole trusted side: an error, or a reply that an honest runner can read."""
+    was_live = playback.replay.live.copy()
+    (reply,) = playback.answer([(0, sent)])
+    if isinstance(reply, FrameError):
+        assert (playback.replay.live == was_live).all()
+        return
+    told = Reply(reply)
+    assert len(told.answer) == len(told.tokens) == len(told.end)
+    assert all(0 <= episode < EPISODES for episode in told.actions[::2])
+    assert sum(rows for rows in told.actions[1::2] if rows > 0) == len(told.answer)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.binary(max_size=120), min_size=1, max_size=3))
+def test_random_bytes_are_answered_or_refused(frames):
+    playback = small_playback()
+    for sent in frames:
+        answers_soundly(playback, sent)
+        answers_soundly(playback, HEADER.pack(MAGIC, 1, 0, 0, 0, 0, len(sent)) + sent)
+
+
+small = st.one_of(st.integers(-2, 9), st.sampled_from((2**31 - 1, -(2**31), 300)))
+rows = st.lists(st.tuples(st.integers(-1, EPISODES), small, small, small, small), max_size=6)
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.lists(st.tuples(rows, st.lists(small, max_size=8), st.booleans(), rows), min_size=1, max_size=4))
+def test_well_formed_lies_are_answered_or_refused(turns):
+    playback = small_playback()
+    open_all = [[e, BRANCH, 1, 3, 0] for e in range(EPISODES)]
+    answers_soundly(playback, frame(open_all))
+    for actions, ids, fits, finals in turns:
+        if fits:
+            actions = sorted((abs(e) % EPISODES, *rest) for e, *rest in actions)
+            width = [0 if kind in (BRANCH, 6) else max(n, 0) for _, kind, _, n, _ in actions]
+            width = [
+                2 * w if a[1] == EXTEND and a[4] == -1 else w for w, a in zip(width, actions, strict=True)
+            ]
+            if sum(width) < 100:
+                ids = [*ids, *range(100)][: sum(width)]
+        answers_soundly(playback, frame(actions, ids, [row[:3] for row in finals]))
+
+
+honest = [
+    frame([[e, BRANCH, 1, 3, 0] for e in range(EPISODES)]),
+    frame(
+        [[0, PRUNE, 0, 1, 0], [0, EXTEND, 1, 2, -1], [1, PROBE, 1, 2, 0]],
+        [2, 0, 1, 1, 2, 0, 2],
+        [[2, 0, 0]],
+        [[0, 2]],
+        b"hi",
+    ),
+    frame([[0, FINISH, 0, 2, 0]], [0, 1], [[1, -1, 4]], [], b"boom"),
+]
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    st.integers(0, 2),
+    st.lists(st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4),
+    st.integers(-6, 6),
+)
+@example(0, [(4 * 6, struct.pack("<I", 2**32 - 1))], 0)
+def test_damaged_honest_frames_are_answered_or_refused(at, damage, cut):
+    playback = small_playback()
+    for k, sent in enumerate(honest):
+        if k == at:
+            damaged = bytearray(sent)
+            for place, value in damage:
+                damaged[place % len(sent) : place % len(sent) + len(value)] = value
+            sent = bytes(damaged[:cut] if cut < 0 else damaged + b"\0" * cut)
+        answers_soundly(playback, sent)
+
+
+def test_the_frames_above_are_honest():
+    playback = small_playback()
+    for sent in honest:
+        assert isinstance(parse(sent, playback.replay.live), Round)
+        answers_soundly(playback, sent)
+    assert playback.errors == {1: "boom"}
+    assert [text for *_, text in playback.notes] == ["hi"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees(), st.integers(1, 3), st.integers(0, 3))
+def test_a_reply_reads_as_the_engine_meant_it(store, episodes, opened):
+    replay = Replay(Index.build(store.forest()), [0] * episodes, range(episodes), max_branches=100)
+    probes = int(replay.index.has_probes)
+    replay.step(np.array([[e, BRANCH, probes, opened, 0] for e in range(episodes)]), np.zeros(0, np.int64))
+    scores = store.has_scores
+    granted = replay.granted.tolist()
+    table = [[e, 5 if scores and e % 2 else EXTEND, 0, granted[e], 1] for e in range(episodes)]
+    ids = np.array([i for e in range(episodes) for i in range(granted[e])], np.int64)
+    results = replay.step(np.array(table), ids)
+    stops = np.cumsum(results.rows)
+    for e in range(episodes):
+        here = slice(int(stops[e] - results.rows[e]), int(stops[e]))
+        reply = Reply(encode(3, results, np.array([e]), slice(e, e + 1), here))
+        assert reply.actions == [e, granted[e]]
+        assert list(reply.ledger) == replay.ledger[e].tolist()
+        assert reply.answer == results.answer[here].tolist()
+        assert list(reply.tokens) == results.tokens[here].tolist()
+        assert list(reply.depth) == results.depth[here].tolist()
+        assert list(reply.end) == results.end[here].tolist()
+        assert reply.children == (None if results.children is None else results.children[here].tolist())
+        assert reply.confidence == (None if results.confidence is None else results.confidence[here].tolist())
+        assert reply.told == (-2 not in reply.answer)
+        if results.scores is None:
+            assert reply.prm is None
+        else:
+            counts, values = results.scores
+            ends = np.cumsum(counts)
+            assert reply.prm == [
+                values[ends[r] - counts[r] : ends[r]].tolist() for r in range(here.start, here.stop)
+            ]
