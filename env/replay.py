@@ -93,7 +93,7 @@ class Replay:
         log: keep every round's actions, ids and results in `log`, for traces and cost functions.
 
     Attributes:
-        ledger: int64[E, 4], decode, probe, PRM and sequential tokens; a round is as long as its longest branch.
+        ledger: int64[E, 4], decode, probe, PRM and sequential tokens (a round counts as its longest branch).
         asked, granted: int64[E], branches and forks asked for and served; their difference is the shortfall.
         rounds: int64[E].
         live: bool[E], whether the episode has not answered yet.
