@@ -11,8 +11,7 @@ from env.frontier import GRID, Reference, reference
 from search_agent.splits import Splits
 
 if TYPE_CHECKING:
-    import polars as pl
-
+    from env.evaluate import Episodes
     from env.program import Program
     from env.store import Store
 
@@ -55,26 +54,28 @@ class Arena:
             for store in [*self.stores, *self.holdout]
         }
 
-    def feedback(self, programs: Sequence[Program]) -> pl.DataFrame:
+    def feedback(self, programs: Sequence[Program]) -> Episodes:
         """Episodes on the feedback problems, with seeds that proposers may see."""
         return self._run(self.stores, programs, self.splits.feedback, self.feedback_seeds)
 
-    def selection(self, programs: Sequence[Program], seeds: int | None = None) -> pl.DataFrame:
+    def selection(self, programs: Sequence[Program], seeds: int | None = None) -> Episodes:
         """Episodes on the selection problems."""
         return self._run(self.stores, programs, self.splits.selection, range(seeds or self.seeds))
 
-    def held_out(self, programs: Sequence[Program]) -> pl.DataFrame:
+    def held_out(self, programs: Sequence[Program]) -> Episodes:
         """Episodes on the hold-out."""
         return self._run(self.holdout, programs, self.splits.holdout, range(self.final_seeds))
 
-    def draft(self, program: Program) -> pl.DataFrame:
+    def draft(self, program: Program) -> Episodes:
         """A few episodes on a few feedback problems, over the whole grid."""
         seeds = range(PROPOSER_SEED, PROPOSER_SEED + 2)
         # Quick rather than strict: what a draft's figures are good for is the proposer's own loss.
         isolation = None if program.trusted else "batch"
         return self._run(self.stores, [program], self.splits.feedback[:SMOKE_PROBLEMS], seeds, isolation)
 
-    def trace(self, store: Store, program: Program, beta: float, problem: str, seed: int) -> list[dict[str, Any]]:
+    def trace(
+        self, store: Store, program: Program, beta: float, problem: str, seed: int
+    ) -> list[dict[str, Any]]:
         """The action log of one episode, see `env.evaluate.trace`."""
         from env.evaluate import trace
 
@@ -102,7 +103,7 @@ class Arena:
         problems: Sequence[str],
         seeds: Sequence[int],
         isolation: str | None = None,
-    ) -> pl.DataFrame:
+    ) -> Episodes:
         from env.evaluate import evaluate
 
         return evaluate(
@@ -115,4 +116,4 @@ class Arena:
             workers=self.workers or os.cpu_count() or 1,
             progress=self.progress,
             **self._options,
-        ).frame
+        )

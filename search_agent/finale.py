@@ -31,8 +31,8 @@ def choose(run: Run, arena: Arena, trusted: bool, say: Callable[[str], None]) ->
     finalists = []
     for record in eligible[:FINALISTS]:
         say(f"measuring finalist {record['name']}")
-        frame = arena.selection([program_of(run, record["round"], trusted)], arena.final_seeds)
-        selection = score(frame, arena.references)
+        episodes = arena.selection([program_of(run, record["round"], trusted)], arena.final_seeds)
+        selection = score(episodes.frame, arena.references)
         finalists.append({"round": record["round"], "name": record["name"], "selection": selection})
     # With more seeds a slight dip in cost may come to light; then the next one wins.
     finalists.sort(key=lambda each: (not each["selection"]["monotone"], -each["selection"]["hypervolume"]))
@@ -80,7 +80,7 @@ def look_at_holdout(
         )
         if warning:
             say(warning)
-    frame = arena.held_out(programs)
+    frame = arena.held_out(programs).frame
     run.write("holdout.parquet", frame)
     rows = [
         {"controller": name, **score(part, arena.references)}

@@ -139,7 +139,7 @@ class Search:
         for record in self.run.rounds():
             if self.run.source(record["round"]) == program.source:
                 return f"the same program as round {record['round']}"
-        fault: str = score(self.arena.draft(program), self.arena.references)["error"]
+        fault: str = score(self.arena.draft(program).frame, self.arena.references)["error"]
         return fault and f"smoke test: {fault}"
 
     def _measure(
@@ -147,14 +147,14 @@ class Search:
     ) -> tuple[dict[str, Any], str, Any, Any]:
         """What `Run.add` takes: the record with the outcome in it, the source, episodes of both parts."""
         parts = self.arena.feedback([program]), self.arena.selection([program], seeds)
-        feedback, selection = (score(part, self.arena.references) for part in parts)
+        feedback, selection = (score(part.frame, self.arena.references, part.schedules) for part in parts)
         monotone = feedback["monotone"] and selection["monotone"]
         outcome = _outcome("evaluated", "") | {
             "feedback": feedback,
             "selection": selection,
             "monotone": monotone,
         }
-        return {**record, **outcome}, program.source, *parts
+        return {**record, **outcome}, program.source, *(part.frame for part in parts)
 
     def _stopped(self, why: str) -> str:
         kept = [record for record in self.run.rounds() if record["status"] == "evaluated"]

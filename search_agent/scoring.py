@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,23 @@ if TYPE_CHECKING:
 TOLERANCE = 0.02
 
 
-def score(frame: pl.DataFrame, references: Mapping[str, Reference]) -> dict[str, Any]:
+def score(
+    frame: pl.DataFrame,
+    references: Mapping[str, Reference],
+    schedules: Mapping[tuple[str, float], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """The figures of one program, ready for JSON.
 
     Args:
         frame: its episodes on the whole beta grid.
         references: by store, the point that hypervolume is measured from.
+        schedules: (controller, beta) -> its settings, see `env.evaluate.Episodes`.
 
     Returns:
         `hypervolume` (accuracy x nats, averaged over stores) and `hypervolume_ci`; `points`, one a beta,
-        averaged over stores: beta, accuracy, accuracy_ci, tokens, tokens_ci, sequential_tokens; `monotone`:
-        whether in no store a larger beta costs less; `errors` (episodes) and `error` (the first one's text).
+        averaged over stores: beta, accuracy, accuracy_ci, tokens, tokens_ci, sequential_tokens, settings
+        (None where the program never told); `monotone`: whether in no store a larger beta costs less;
+        `errors` (episodes) and `error` (the first one's text).
     """
     import numpy as np
     import polars as pl
@@ -50,6 +57,7 @@ def score(frame: pl.DataFrame, references: Mapping[str, Reference]) -> dict[str,
                 "tokens": tokens.exp().value,
                 "tokens_ci": _interval(tokens.exp()),
                 "sequential_tokens": sequential.exp().value,
+                "settings": _told((schedules or {}).get((point.controller, point.beta))),
             }
         )
     errors = frame.filter(pl.col("error") != "")["error"]
@@ -70,6 +78,12 @@ def monotone(frame: pl.DataFrame) -> bool:
     means = frame.group_by("store", "beta").agg(pl.col("tokens").mean()).sort("store", "beta")
     before = pl.col("tokens").shift(1).over("store")
     return not (means.select(pl.col("tokens") < (1 - TOLERANCE) * before).to_series().any())
+
+
+def _told(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    # A program may name any value, also one that JSON has no number for.
+    told: dict[str, Any] | None = json.loads(json.dumps(settings, default=repr), parse_constant=str)
+    return told
 
 
 def _interval(estimate: Estimate) -> list[float] | None:

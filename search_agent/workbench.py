@@ -135,7 +135,7 @@ class Workbench:
             check(source)
         except ProgramError as error:
             return {"ok": False, "error": str(error), "points": []}
-        figures = score(self._arena.draft(program), self._arena.references)
+        figures = score(self._arena.draft(program).frame, self._arena.references)
         return {"ok": not figures["errors"], "error": figures["error"], "points": figures["points"]}
 
     def record_call(self, call: Mapping[str, object]) -> None:
