@@ -56,16 +56,17 @@ class Search:
             UserError: the disk refuses, or the machine cannot isolate an untrusted program.
         """
         started = time.monotonic()
-        self._measure_baselines()
+        self.measure_baselines()
         if self.run.read("finalists.json") is None:
             minutes = self.run.stop["minutes"]
             # Finalists and hold-out take about as long as the baselines did, and that time is agreed on too.
             reserve = (self.run.read("clock.json") or {"baselines": 0.0})["baselines"]
-            self._search(started + 60 * minutes - reserve if minutes else None)
+            self.play_rounds(started + 60 * minutes - reserve if minutes else None)
             choose(self.run, self.arena, self.proposer.trusted, self.say)
         look_at_holdout(self.run, self.arena, self.baselines, self.proposer.trusted, self.say)
 
-    def _measure_baselines(self) -> None:
+    def measure_baselines(self) -> None:
+        """Archive the published controllers' figures, those that are not there yet."""
         started, done = time.monotonic(), {record["name"] for record in self.run.baselines()}
         for program in self.baselines:
             if program.name not in done:
@@ -75,7 +76,12 @@ class Search:
         if len(done) < len(self.baselines):
             self.run.write("clock.json", {"baselines": round(time.monotonic() - started, 1)})
 
-    def _search(self, deadline: float | None) -> None:
+    def play_rounds(self, deadline: float | None) -> None:
+        """Play rounds until there are as many as agreed on, or `deadline` (of `time.monotonic`) has passed.
+
+        Raises:
+            SearchStopped: the proposer cannot go on.
+        """
         records = self.run.rounds()
         failures = 0
         for record in records:
