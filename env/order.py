@@ -31,7 +31,7 @@ class Order:
             for episode, key in enumerate(zip(pool, self._seeds.tolist(), strict=True)):
                 if key not in orders:
                     orders[key] = total
-                    parts.append(_shuffled(*key))
+                    parts.append(shuffled(*key))
                     total += key[0]
                 self._at[episode, arm] = orders[key]
         self._orders = np.concatenate(parts) if parts else np.zeros(0, np.int64)
@@ -79,7 +79,8 @@ def rank(grouped: Ints) -> Ints:
 
 
 @lru_cache(maxsize=65536)
-def _shuffled(count: int, seed: int) -> Ints:
+def shuffled(count: int, seed: int) -> Ints:
+    """The order in which a seed serves `count` root branches; shared, so not to be written to."""
     order = list(range(count))
     random.Random(seed).shuffle(order)
     return np.array(order, np.int64)
