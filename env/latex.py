@@ -206,9 +206,13 @@ class _Parser:
 
     def power(self) -> Value:
         base = self.factor()
-        while self.peek() in ("^", "!"):
-            if self.take() == "!":
+        while (token := self.peek()) in ("^", "!", "%", "\\%"):
+            self.take()
+            if token == "!":
                 base = self.factorial(base)
+            elif token != "^":
+                # Whether 50% is 0.5 or 50 is for math-verify to say.
+                base, self.exact = base / 100, False
             elif self.degrees():
                 continue
             else:

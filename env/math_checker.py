@@ -14,6 +14,8 @@ from pathlib import Path
 
 from env.errors import UserError
 
+# What one question may cost before it counts as beyond math-verify.
+CPU_SECONDS = 2
 # Only where the kernel cannot limit CPU time, or the process sleeps, does the clock on the wall decide.
 WALL_SECONDS = 60
 
@@ -28,11 +30,15 @@ class MathChecker:
     Safe to use from several threads, and after a fork. What exceeds the limits of `env.math_worker` counts as
     not understood, not equal.
 
+    Args:
+        seconds: CPU time that a question may take.
+
     Raises:
         TaskError: math-verify cannot be loaded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: int = CPU_SECONDS) -> None:
+        self._seconds = seconds
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
@@ -63,7 +69,7 @@ class MathChecker:
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._owner != os.getpid():
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py"))],
+                [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py")), str(self._seconds)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

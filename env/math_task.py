@@ -30,6 +30,7 @@ _SIGN = re.compile(r"\d+|\\?[a-zA-Z]+|[^\W\d_]")
 _NEUTRAL = frozenset(r"\text \left \right \cdot \times \div \frac \quad \qquad".split())
 _ASSIGNMENT = re.compile(r"\s*\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([a-z]\))?\s*=\s*(?P<value>[^=<>]+)")
 _PERCENT = re.compile(r"\s*(?P<value>-?[\d.]+)\s*\\?%\s*")
+_BRACKETED = re.compile(r"^(?:\\\{|[(\[])(.*)(?:\\\}|[)\]])$")
 _MAX_LENGTH = 500
 # math-verify rounds decimals to 6 places; beyond twice that, two values cannot be equal.
 _NEAR = 2e-6
@@ -73,7 +74,8 @@ class MathTask:
         if one.sure and two.sure:
             if _same(one.values[0], two.values[0]):
                 return True
-            if "." not in one.normal + two.normal:
+            exact = isinstance(one.values[0], Fraction) and isinstance(two.values[0], Fraction)
+            if exact and "." not in one.normal + two.normal:
                 return False
         near = any(_near(a, b) for a in one.values for b in two.values)
         return near and checker().equal(first, second)
@@ -184,12 +186,10 @@ def _read_normal(normal: str) -> Reading:
     if broken(normal):
         return Reading(normal)
     signs = " ".join(sorted(sign for part in _SIGN.findall(normal) for sign in _signs(part)))
-    if found := evaluate(normal):
-        return Reading(normal, (found.value,), sure=found.exact, signs=signs)
-    if (match := _PERCENT.fullmatch(normal)) and (found := evaluate(match["value"])):
-        return Reading(normal, (found.value / 100, found.value), signs=signs)
+    if (found := evaluate(normal)) and found.exact:
+        return Reading(normal, (found.value,), sure=True, signs=signs)
     match = _ASSIGNMENT.fullmatch(normal)
-    return Reading(normal, _values_of_set(match["value"] if match else normal), signs=signs)
+    return Reading(normal, _values(match["value"] if match else normal), signs=signs)
 
 
 def _signs(part: str) -> Iterable[str]:
@@ -198,16 +198,19 @@ def _signs(part: str) -> Iterable[str]:
     return (part,) if part.isdigit() else part.lower()
 
 
-def _values_of_set(text: str) -> tuple[Any, ...]:
-    """The value of a single element; for several, separated by commas, one that no order changes."""
-    inner = re.sub(r"^(?:\\\{|[(\[])(.*)(?:\\\}|[)\]])$", r"\1", text.strip())
-    found = [evaluate(part) for part in re.split(r"[,;]", inner)]
-    values = [each.value for each in found if each]
-    if len(values) < len(found):
-        return ()
-    return (
-        tuple(values) if len(values) == 1 else (CONTEXT.fsum(CONTEXT.expj(to_mp(value)) for value in values),)
-    )
+def _values(text: str) -> tuple[Any, ...]:
+    """The values that an answer may share with an equal one; for a list, one that no order changes."""
+    if (match := _PERCENT.fullmatch(text)) and (found := evaluate(match["value"])):
+        return found.value / 100, found.value
+    elements = re.split(r"[,;]", _BRACKETED.sub(r"\1", text.strip()))
+    evaluations = [evaluate(element) for element in elements]
+    values: list[Any] = []
+    for evaluation in evaluations:
+        if evaluation is None:
+            return ()
+        if not any(_same(evaluation.value, value) for value in values):
+            values.append(evaluation.value)
+    return tuple(values) if len(values) == 1 else (CONTEXT.fsum(CONTEXT.expj(to_mp(v)) for v in values),)
 
 
 def _same(first: Any, second: Any) -> bool:

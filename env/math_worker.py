@@ -1,8 +1,8 @@
 """The process that runs math-verify: reads questions as JSON lines, answers each with a line.
 
 math-verify bounds its time with SIGALRM, which works in the main thread only and cannot stop one long
-computation (a power tower, say). Here the kernel does it: a question may use LIMIT_SECONDS of CPU time, then
-the process is killed and whoever asked starts another. CPU time, because what is equal must not depend on how
+computation (a power tower, say). Here the kernel does it: a question may use so many seconds of CPU time, or
+the process is killed, and whoever asked starts another. CPU time, because what is equal must not depend on how
 busy the machine is. The file is run alone, by its path: it needs nothing but math-verify.
 """
 
@@ -15,13 +15,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-LIMIT_SECONDS = 3
 LIMIT_BYTES = 4 << 30
 _MARKED = re.compile(r"\$|\\\(|\\\[|\\boxed|\\fbox|answer", re.IGNORECASE)
 
 
-def main() -> None:
-    """Serves until standard input ends."""
+def main(seconds: int) -> None:
+    """Serves until standard input ends; a question may take `seconds`, or up to one more."""
     from latex2sympy2_extended.math_normalization import normalize_latex
     from math_verify import LatexExtractionConfig, verify
     from math_verify import parse as math_parse
@@ -63,16 +62,16 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         name, *arguments = json.loads(line)
-        _limit()
+        _limit(seconds)
         print(json.dumps(functions[name](*arguments)), flush=True)
 
 
-def _limit() -> None:
+def _limit(seconds: int) -> None:
     try:
         import resource
     except ImportError:  # Windows: the asker's own clock is the only bound.
         return
-    soft = int(time.process_time()) + LIMIT_SECONDS + 1
+    soft = int(time.process_time()) + seconds + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or hard > LIMIT_BYTES:
@@ -80,4 +79,4 @@ def _limit() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))
