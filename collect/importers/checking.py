@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from env.errors import UserError
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class ImportFileError(UserError):
@@ -37,7 +40,11 @@ def read_json(path: Path) -> Any:
 def parse_json(text: bytes, where: str) -> Any:
     """What a JSON text holds, `where` naming it in errors. NaN and infinities are refused, as in JSON."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if _SURROGATE.search(text):
+            # Half a character is valid JSON, but no text that can be stored.
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise ImportFileError(f"{where}: not valid JSON, perhaps cut short: {error}") from None
 
