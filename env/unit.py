@@ -27,7 +27,7 @@ from env.store import Store
 WAVE = 1024
 # Episodes a child plays under "batch", and the fewest of them that are replayed alone.
 BATCH = 300
-AUDITED = 3
+AUDITED = 20
 CONCURRENCY = 16
 NOT_RUN = "not run, since earlier episodes ended so: "
 

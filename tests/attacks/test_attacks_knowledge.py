@@ -150,12 +150,7 @@ TABLES = {
 }
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="env.program does not count the digits in short strings")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=NOT_YET if name == "short strings" else ()) for name in TABLES]
-)
+@pytest.mark.parametrize("name", TABLES)
 def test_memorised_table(name):
     check(HONEST)
     with pytest.raises(ProgramError):
