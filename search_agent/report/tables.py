@@ -3,25 +3,26 @@
 import json
 from collections.abc import Sequence
 
-from search_agent.charts import percents, shape, short
-from search_agent.listing import show
-from search_agent.view import Interval, Score
+from search_agent.report.canvas import shape, short
+from search_agent.report.charts import percents
+from search_agent.report.listing import show
+from search_agent.report.view import Interval, Score
 
 
 def overview(scores: Sequence[tuple[Score, int]]) -> str:
-    """A row a controller: its hypervolume, and from where to where beta takes it."""
+    """A row a controller: its hypervolume, and what it reaches at its most thorough."""
     rows = []
     for score, style in scores:
-        first, last = score.points[0], score.points[-1]
+        last = score.points[-1]
         cells = (
-            key(style) + show(score.name),
-            f"{score.hypervolume:.3f}{_faint(_thousandths(score.interval))}",
-            f"{100 * first.accuracy:.1f} → {100 * last.accuracy:.1f}",
-            f"{short(first.tokens)} → {short(last.tokens)}",
-            f"{short(first.sequential_tokens)} → {short(last.sequential_tokens)}",
+            _named(score, style),
+            f"{score.hypervolume:.3f}{_faint(_hundredths(score.interval))}",
+            f"{last.accuracy:.1%}",
+            short(last.tokens),
+            short(last.sequential_tokens),
         )
         rows.append(_row(cells, f"k{style}"))
-    heads = ("beta 0 → 1", "hypervolume", "accuracy, %", "tokens", "sequential")
+    heads = ("at beta 1", "hypervolume", "accuracy", "tokens", "sequential")
     return _table(heads, rows)
 
 
@@ -31,7 +32,7 @@ def figures(scores: Sequence[tuple[Score, int]]) -> str:
     for score, style in scores:
         for i, point in enumerate(score.points):
             cells = (
-                key(style) + show(score.name) if i == 0 else "",
+                _named(score, style) if i == 0 else "",
                 f"{point.beta:g}",
                 f"{100 * point.accuracy:.1f}{_faint(percents(point.accuracy_ci))}",
                 f"{short(point.tokens)}{_faint(_shorts(point.tokens_ci))}",
@@ -81,9 +82,12 @@ def schedule(score: Score) -> str:
     return _table(("beta", *(f"{beta:g}" for beta, _ in told)), rows) if rows else ""
 
 
-def key(style: int) -> str:
-    """The mark of a controller, as in the pictures."""
-    return f'<svg class="k{style}" viewBox="-7 -7 14 14" aria-hidden="true"><path class="mark" d="{shape(style)}"/></svg>'
+def _named(score: Score, style: int) -> str:
+    """A controller's mark, as in the pictures, and its name, which may break at its underscores."""
+    mark = f'<path class="mark k{style}" d="{shape(style)}"/>'
+    return (
+        f'<svg viewBox="-7 -7 14 14" aria-hidden="true">{mark}</svg>{show(score.name).replace("_", "_<wbr>")}'
+    )
 
 
 def _value(value: object) -> str:
@@ -95,7 +99,8 @@ def _value(value: object) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    body = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll">{body}</div>'
 
 
 def _row(cells: Sequence[str], style: str = "") -> str:
@@ -106,8 +111,8 @@ def _faint(text: str) -> str:
     return f' <span class="ci">{text}</span>' if text else ""
 
 
-def _thousandths(interval: Interval) -> str:
-    return f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+def _hundredths(interval: Interval) -> str:
+    return f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
 
 
 def _shorts(interval: Interval) -> str:

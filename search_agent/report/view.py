@@ -69,8 +69,8 @@ class Round:
     """A round: who proposed what from which parent, and what came of it.
 
     Attributes:
-        isolation: how its program was held, such as "strict (level A)"; "" where it was not evaluated.
-        shortfall: share of the branches it asked for on the selection problems that the stores did not have.
+        isolation: how its program was held, such as "strict, level A"; "" where it was not evaluated.
+        shortfall: the largest share, over stores and betas, of the branches it asked for that were not there.
     """
 
     number: int
@@ -176,11 +176,11 @@ class View:
         """The round of that number, if there is one."""
         return next((each for each in self.rounds if each.number == number), None)
 
-    def on_selection(self) -> list[Score]:
+    def on_selection(self) -> tuple[Score, ...]:
         """The best round and the baselines, the former with the seeds of the end where it had them."""
         best = self.best
         ours = (self.chosen.get(best.number) or best.selection) if best else None
-        return [*([ours] if ours else []), *self.baselines]
+        return (ours, *self.baselines) if ours else self.baselines
 
 
 def _round(run: Run, record: Mapping[str, Any]) -> Round:
@@ -205,13 +205,18 @@ def _round(run: Run, record: Mapping[str, Any]) -> Round:
 
 
 def _measured(run: Run, number: int) -> tuple[str, float]:
+    import polars as pl
+
     frame = run.episodes(number, "selection")
     if frame is None or frame.is_empty():
         return "", 0.0
     held = sorted(frame.select("isolation", "level").unique().rows())
-    asked, granted = frame["asked"].sum(), frame["granted"].sum()
-    words = (f"{isolation} (level {level})" if level else isolation for isolation, level in held)
-    return ", ".join(words), 1 - granted / asked if asked else 0.0
+    words = (
+        f"{isolation}, level {level}" if level else f"{isolation}: trusted code" for isolation, level in held
+    )
+    sums = frame.group_by("store", "beta").agg(pl.col("asked", "granted").sum()).filter(pl.col("asked") > 0)
+    shares = (1 - sums["granted"] / sums["asked"]).to_list()
+    return "; ".join(words), max(shares, default=0.0)
 
 
 def _score(number: int, figures: Mapping[str, Any] | None) -> Score | None:
