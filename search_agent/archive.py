@@ -148,7 +148,8 @@ class Run:
     def source(self, entry: int | str) -> str | None:
         """The program of a round or a baseline; None where the proposer left none."""
         file = self.folder(entry) / SOURCE
-        return file.read_text(encoding="utf-8") if file.is_file() else None
+        # As bytes: reading as text would turn one kind of line end into another.
+        return file.read_bytes().decode() if file.is_file() else None
 
     def episodes(self, entry: int | str, part: str) -> pl.DataFrame | None:
         """Episodes of a round or a baseline on a part ("feedback" or "selection"), None if not run."""
@@ -176,7 +177,7 @@ class Run:
             half.mkdir()
             (half / ROUND).write_text(_json(record), encoding="utf-8")
             if source is not None:
-                (half / SOURCE).write_text(source, encoding="utf-8")
+                (half / SOURCE).write_bytes(source.encode("utf-8", "replace"))
             for name, frame in ((FEEDBACK, feedback), (SELECTION, selection)):
                 if frame is not None:
                     (half / name).write_bytes(_parquet(frame))
@@ -214,7 +215,7 @@ class Run:
     def record_call(self, call: Mapping[str, Any]) -> None:
         """Append a model call to the books, whatever becomes of the round that made it."""
         with self._disk(), (self.path / "usage.jsonl").open("a", encoding="utf-8") as books:
-            books.write(json.dumps(call, ensure_ascii=False) + "\n")
+            books.write(json.dumps(call) + "\n")
 
     def calls(self) -> list[dict[str, Any]]:
         """The model calls of the run; a line that a crash cut short is left out."""
@@ -255,7 +256,7 @@ def _document(file: Path) -> dict[str, Any]:
 
 
 def _json(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

@@ -13,11 +13,13 @@ from search_agent.archive import Run
 from search_agent.arena import Arena
 from search_agent.finale import choose, look_at_holdout
 from search_agent.proposal import Proposer, ProposerError
-from search_agent.scoring import score
+from search_agent.scoring import faults, score
 from search_agent.workbench import Workbench
 
 # A proposer that fails this often in a row is not going to recover by itself.
 PATIENCE = 5
+# Isolation levels that need no caveat: in-process for what we wrote ourselves, and all layers.
+HELD = ("", "A")
 
 
 class SearchStopped(UserError):
@@ -71,7 +73,7 @@ class Search:
         for program in self.baselines:
             if program.name not in done:
                 self.say(f"measuring {program.name}")
-                entry = self._measure(program, {"name": program.name}, self.arena.final_seeds)
+                entry = self._measure(program, {"name": program.name, "stamps": []}, self.arena.final_seeds)
                 self.run.add(program.name, *entry)
         if len(done) < len(self.baselines):
             self.run.write("clock.json", {"baselines": round(time.monotonic() - started, 1)})
@@ -145,7 +147,7 @@ class Search:
         for record in self.run.rounds():
             if self.run.source(record["round"]) == program.source:
                 return f"the same program as round {record['round']}"
-        fault: str = score(self.arena.draft(program).frame, self.arena.references)["error"]
+        _, fault = faults(self.arena.draft(program).frame)
         return fault and f"smoke test: {fault}"
 
     def _measure(
@@ -160,7 +162,9 @@ class Search:
             "selection": selection,
             "monotone": monotone,
         }
-        return {**record, **outcome}, program.source, *(part.frame for part in parts)
+        weak = sorted({level for part in parts for level in part.frame["level"]} - set(HELD))
+        stamps = [*record["stamps"], *(f"isolation level {level}" for level in weak)]
+        return {**record, **outcome, "stamps": stamps}, program.source, *(part.frame for part in parts)
 
     def _stopped(self, why: str) -> str:
         kept = [record for record in self.run.rounds() if record["status"] == "evaluated"]

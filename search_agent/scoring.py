@@ -35,7 +35,6 @@ def score(
         `errors` (episodes) and `error` (the first one's text).
     """
     import numpy as np
-    import polars as pl
 
     from env.frontier import Points, hypervolumes
     from env.statistics import Estimate, Panel
@@ -60,15 +59,21 @@ def score(
                 "settings": _told((schedules or {}).get((point.controller, point.beta))),
             }
         )
-    errors = frame.filter(pl.col("error") != "")["error"]
+    errors, error = faults(frame)
     return {
         "hypervolume": area.estimate.value,
         "hypervolume_ci": _interval(area.estimate),
         "points": rows,
         "monotone": monotone(frame),
-        "errors": len(errors),
-        "error": errors[0] if len(errors) else "",
+        "errors": errors,
+        "error": error,
     }
+
+
+def faults(frame: pl.DataFrame) -> tuple[int, str]:
+    """How many episodes ended in an error, and the text of the first ("" = none did)."""
+    errors = frame["error"].filter(frame["error"] != "")
+    return len(errors), errors[0] if len(errors) else ""
 
 
 def monotone(frame: pl.DataFrame) -> bool:

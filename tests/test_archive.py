@@ -40,6 +40,16 @@ def test_a_run_comes_back_as_it_was_written(run):
     assert again.read("finalists.json") is None
 
 
+def test_text_of_any_kind_is_archived(run):
+    odd = "one\r\ntwo\u2028three \U0001f600"
+    with run.writing():
+        run.add(1, {"round": 1, "summary": "lone \ud800 surrogate"}, odd)
+        run.add(2, {"round": 2}, "lone \ud800")
+    assert run.source(1) == odd
+    assert run.source(2) == "lone ?"
+    assert run.rounds()[0]["summary"] == "lone \ud800 surrogate"
+
+
 def test_rounds_are_in_order_beyond_four_digits(run):
     with run.writing():
         for number in (10_000, 9_999, 1):
