@@ -3,7 +3,6 @@
 import pytest
 from rig import attempt, raw
 
-pytest_plugins = ["arena"]
 
 BIG = 0xFFFFFFFF
 

@@ -15,7 +15,6 @@ POOLING = """
 import builtins, gc, os, sys
 from controllers import voting
 
-pytest_plugins = ["arena"]
 
 def schedule(beta):
     return {{}}

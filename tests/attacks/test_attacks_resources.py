@@ -5,7 +5,6 @@ import os
 import pytest
 from rig import attempt, raw
 
-pytest_plugins = ["arena"]
 
 # Each ends its job, for a reason that contains what follows.
 DEADLY = {

@@ -14,8 +14,6 @@ import pytest
 from attempts import BITING, BODIES, SYSTEM_CALLS
 from rig import attempt
 
-pytest_plugins = ["arena"]
-
 
 @pytest.fixture
 def fill_in(tmp_path):
