@@ -1,0 +1,357 @@
+"""Evaluation: the same episodes however they are run; what goes wrong is a row, not a crash."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from env import unit
+from env.errors import UserError
+from env.evaluate import evaluate, trace
+from env.isolation.link import Limits
+from env.program import Program
+from env.store import Store
+from tests import made_up
+from tests.trees import random_store
+
+CONTROLLERS = Path(__file__).resolve().parent.parent / "controllers"
+NAMES = (
+    "self_consistency",
+    "adaptive_consistency",
+    "early_stopping_consistency",
+    "parallel_probe",
+    "confidence_momentum",
+)
+isolated = pytest.mark.skipif(sys.platform != "linux", reason="untrusted code is run on Linux only")
+
+
+def shipped(name: str) -> Program:
+    path = CONTROLLERS / f"{name}.py"
+    return Program(name, path.read_text(encoding="utf-8"), trusted=True, path=path)
+
+
+def written(name: str, body: str, settings: str = "{}", arguments: str = "", above: str = "") -> Program:
+    """An untrusted controller whose `solve` has this body, from its seventh line on."""
+    schedule = f"def schedule(beta):\n    return {settings}"
+    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+    return Program(name, f"{above}\n\n{schedule}\n\nasync def solve(ep{arguments}):\n{lines}\n")
+
+
+CAREFUL = written(
+    "careful",
+    """
+first = await ep.branch(1 + ep.rng.randrange(3))
+ep.note("opened", len(first))
+if ep.children:
+    try:
+        await ep.fork(first[0], 2)
+    except Exception:
+        pass
+everyone = range(len(ep.done))
+await ep.extend(everyone, [1 + b % 2 for b in everyone])
+if len(first) > 2:
+    ep.prune(first[:1])
+await ep.together(ep.finish(first[1:]), ep.probe(first[:1]))
+return max((code for code in ep.answer if code is not None), default=None)
+""",
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return Store.open(made_up.store(tmp_path_factory.mktemp("stores") / "sums", problems=5, branches=16))
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory) -> Store:
+    return random_store(tmp_path_factory.mktemp("stores") / "trees", random.Random(3), problems=4)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A second is more than a test has."""
+    monkeypatch.setattr(unit, "Limits", lambda **_: Limits(cpu=1, wall=2.0))
+    unit._pool.cache_clear()
+    yield
+    unit._pool.cache_clear()
+
+
+def outcomes(frame: pl.DataFrame) -> pl.DataFrame:
+    """All but how it was run."""
+    return frame.drop("isolation", "level")
+
+
+@isolated
+@pytest.mark.parametrize("protocol", ["standard", "published"])
+def test_isolation_changes_nothing_about_the_outcome(store, protocol):
+    programs = [shipped(name) for name in NAMES] + [CAREFUL]
+    chosen = {"betas": [0.3], "seeds": range(4), "protocol": protocol, "workers": 1}
+    none, strict, batch = (
+        evaluate([store], programs, isolation=isolation, **chosen).frame
+        for isolation in ("none", "strict", "batch")
+    )
+    assert outcomes(none).equals(outcomes(strict))
+    assert outcomes(none).equals(outcomes(batch))
+    assert none["error"].unique().to_list() == [""]
+    assert (none["level"].unique().to_list(), strict["level"].n_unique()) == ([""], 1)
+    assert strict["level"][0] in ("A", "B")
+    assert none["tokens"].n_unique() > 20
+
+
+@isolated
+def test_isolation_changes_nothing_on_trees(trees):
+    none, strict = (
+        evaluate([trees], [CAREFUL], betas=[0.5], seeds=range(6), isolation=isolation, workers=1).frame
+        for isolation in ("none", "strict")
+    )
+    assert outcomes(none).equals(outcomes(strict))
+    assert none["error"].unique().to_list() == [""]
+    assert (none["granted"] > 3).any()
+
+
+def test_a_frame_has_a_row_an_episode(store):
+    done = evaluate(
+        [store], [shipped("self_consistency"), shipped("adaptive_consistency")],
+        betas=[0, 0.5], seeds=[3, 1], settings={"max_branches": 2}, workers=1,
+    )  # fmt: skip
+    frame = done.frame
+    hashes = store.problems["question_hash"].to_pylist()
+    assert frame.height == 2 * 2 * 2 * 5
+    assert frame.columns == [
+        "store", "model", "dataset", "controller", "beta", "settings", "problem", "seed", "correct", "answer",
+        "decode", "probe", "prm", "tokens", "sequential", "rounds", "asked", "granted", "error", "isolation",
+        "level", "protocol",
+    ]  # fmt: skip
+    assert frame["controller"].unique(maintain_order=True).to_list() == [
+        "self_consistency",
+        "adaptive_consistency",
+    ]
+    assert frame["seed"][:10].to_list() == [3] * 5 + [1] * 5
+    assert frame["problem"][:10].to_list() == hashes * 2
+    assert (frame["tokens"] == frame["decode"] + frame["probe"] + frame["prm"]).all()
+    assert (frame["sequential"] <= frame["tokens"]).all()
+    assert json.loads(frame["settings"][0]) == {"max_branches": 2}
+    assert set(frame["isolation"]) == {"none"}
+    same = frame.filter(pl.col("beta") == 0).drop("beta")
+    assert same.equals(frame.filter(pl.col("beta") == 0.5).drop("beta"))
+    assert done.schedules["adaptive_consistency", 0.5] == {"max_branches": 2, "threshold": 0.95}
+
+
+BROKEN = {
+    "raises": written("raises", "await ep.branch(1)\nreturn ep.answer[5]"),
+    "garbage": written("garbage", "await ep.branch(1)\nreturn [1]"),
+    "misuses": written("misuses", "await ep.extend([0])"),
+    "unawaited": written("unawaited", "ids = ep.branch(1)\nawait ep.finish(ids)"),
+    "no_syntax": Program("no_syntax", "def schedule(beta):\n    return {\n"),
+    "no_contract": Program("no_contract", "x = 1\n"),
+    "no_dictionary": written("no_dictionary", "pass", settings="3"),
+    "bad_schedule": written("bad_schedule", "pass", settings='{"n": 1 / (beta - beta)}', arguments=", n"),
+    "bad_settings": written("bad_settings", "pass", settings='{"n": 1}'),
+    "bad_module": written("bad_module", "pass", above="x = [][0]"),
+    "forbidden": written("forbidden", "import os"),
+    "sometimes": written(
+        "sometimes",
+        """
+ids = await ep.branch(1)
+await ep.finish(ids)
+return ep.answer[0 if ep.tokens[0] > 250 else 9]
+""",
+    ),
+}
+SAYS = {
+    "raises": "IndexError: list index out of range (line 8 of the controller)",
+    "garbage": "ControllerError: solve returned list, not an answer code or None",
+    "misuses": "ControllerError: unknown branch id: ",
+    "unawaited": "TypeError: ",
+    "no_syntax": "ProgramError: line 2: not Python: '{' was never closed",
+    "no_contract": "ProgramError: no `def schedule(beta)`",
+    "no_dictionary": "TypeError: ",
+    "bad_schedule": "ZeroDivisionError: ",
+    "bad_settings": "TypeError: ",
+    "bad_module": "IndexError: ",
+    "forbidden": "ProgramError: line 7: import os: a controller may import ",
+}
+
+
+@isolated
+@pytest.mark.parametrize("isolation", ["strict", "none"])
+def test_what_goes_wrong_is_a_row_and_the_others_still_come(store, isolation):
+    programs = [*BROKEN.values(), shipped("self_consistency")]
+    done = evaluate([store], programs, betas=[0.5], seeds=range(2), isolation=isolation, workers=1)
+    rows = {name: frame for (name,), frame in done.frame.group_by("controller")}
+    assert {name: frame.height for name, frame in rows.items()} == {p.name: 10 for p in programs}
+    for name, says in SAYS.items():
+        assert rows[name]["error"][0].removeprefix(unit.NOT_RUN).startswith(says), name
+        assert (rows[name]["error"] != "").all()
+        assert not rows[name]["correct"].any()
+    assert set(rows["raises"]["rounds"]) == {1}
+    assert (rows["raises"]["tokens"] > 0).all()
+    failed = rows["sometimes"]["error"] != ""
+    assert 0 < failed.sum() < 10
+    assert (rows["sometimes"]["decode"] > 250).to_list() == (~failed).to_list()
+    assert set(rows["self_consistency"]["error"]) == {""}
+    assert rows["self_consistency"]["correct"].any()
+
+
+@isolated
+def test_a_controller_that_never_ends_is_stopped_once(store, impatient):
+    hangs = written("hangs", "await ep.branch(1)\nwhile True:\n    pass")
+    done = evaluate([store], [hangs, shipped("self_consistency")], betas=[0.5], seeds=range(3), workers=1)
+    rows = done.frame.filter(pl.col("controller") == "hangs")
+    assert all("processor time" in error or "seconds" in error for error in rows["error"][:5])
+    assert rows["error"][5:].str.starts_with(unit.NOT_RUN).all()
+    assert not rows["correct"].any()
+    assert set(done.frame["error"][15:]) == {""}
+
+
+def test_settings_from_outside(store):
+    program = shipped("self_consistency")
+    one, eight = (
+        evaluate([store], [program], betas=[1], seeds=range(2), settings={"max_branches": n}, workers=1).frame
+        for n in (1, 8)
+    )
+    assert one["granted"].to_list() == [1] * 10
+    assert eight["granted"].to_list() == [8] * 10
+    wrong = evaluate([store], [program], betas=[1], seeds=range(2), settings={"branches": 1}, workers=1).frame
+    assert wrong["error"][0] == "ControllerError: no setting 'branches': the schedule has max_branches"
+    assert wrong["tokens"].sum() == 0
+
+
+def test_problems_ceilings_and_probes(store):
+    chosen = store.problems["question_hash"].to_pylist()[1:4:2]
+    program = shipped("parallel_probe")
+
+    def frame(**options):
+        return evaluate([store], [program], betas=[0.5], seeds=range(2), workers=1, **options).frame
+
+    few = frame(problems=set(chosen))
+    assert few["problem"].to_list() == chosen * 2
+    assert few.equals(frame().filter(pl.col("problem").is_in(chosen)))
+    assert frame(problems=["nowhere"]).height == 0
+    assert set(frame()["granted"]) == {8}
+    assert set(frame(max_branches=3)["granted"]) == {3}
+    assert set(frame(max_branches=3)["asked"]) == {8}
+    free, dear = frame(probe_tokens=0), frame(probe_tokens=7)
+    assert free["probe"].sum() == 0
+    assert (dear["probe"] % 7 == 0).all() and dear["probe"].sum() > 0
+    assert dear["decode"].equals(free["decode"])
+
+
+def test_the_seed_alone_decides(store):
+    program = shipped("confidence_momentum")
+    once = evaluate([store], [program], betas=[0.3], seeds=range(5), workers=1).frame
+    again = evaluate([store], [program], betas=[0.3], seeds=[4, 2], workers=1).frame
+    assert again.equals(pl.concat([once.filter(pl.col("seed") == 4), once.filter(pl.col("seed") == 2)]))
+    assert once.group_by("problem").agg(pl.col("tokens").n_unique())["tokens"].min() > 1
+
+
+def test_workers_change_nothing(store):
+    """Untrusted programs go to children of the workers, in units of their own."""
+    programs = (
+        [shipped("self_consistency"), CAREFUL] if sys.platform == "linux" else [shipped("parallel_probe")]
+    )
+    told = []
+    one, two = (
+        evaluate(
+            [store], programs, betas=[0, 0.5], seeds=range(3), workers=workers,
+            progress=lambda done, total: told.append((done, total)),
+        ).frame
+        for workers in (1, 2)
+    )  # fmt: skip
+    assert one.equals(two)
+    assert told[: len(told) // 2] == told[len(told) // 2 :]
+    assert told[-1] == (one.height, one.height)
+
+
+def test_several_stores(store, trees):
+    frame = evaluate([trees, store], [shipped("self_consistency")], betas=[0], seeds=[0], workers=1).frame
+    assert frame["store"].to_list() == [trees.path] * 4 + [store.path] * 5
+    assert frame["model"].unique(maintain_order=True).to_list() == ["random", "toy-0"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"betas": []}, "nothing to evaluate: give at least one store, controller, beta and seed"),
+        ({"seeds": []}, "nothing to evaluate"),
+        ({"betas": [0.5, 1.5]}, r"beta 1.5 is outside \[0, 1\]"),
+        ({"betas": [-0.1]}, r"beta -0.1 is outside \[0, 1\]"),
+        ({"isolation": "some"}, "no isolation 'some': choose strict, batch, none"),
+        ({"executor": "cloud"}, "no executor 'cloud': choose serial, processes, ray"),
+        ({"protocol": "honest"}, "no protocol 'honest': choose standard or published"),
+    ],
+)
+def test_arguments_out_of_range(store, wrong, says):
+    with pytest.raises(UserError, match=says):
+        evaluate([store], [shipped("self_consistency")], **{"betas": [0], "seeds": [0], "workers": 1} | wrong)
+
+
+def test_two_controllers_of_one_name_are_refused(store):
+    with pytest.raises(UserError, match="two controllers of the same name"):
+        evaluate([store], [CAREFUL, CAREFUL], betas=[0], seeds=[0])
+
+
+@isolated
+def test_a_trace_tells_what_an_episode_did_and_what_it_cost(trees):
+    done = evaluate([trees], [CAREFUL], betas=[0.5], seeds=[2], workers=1).frame
+    for row in done.to_dicts():
+        told = trace(trees, CAREFUL, 0.5, row["problem"], 2)
+        assert json.loads(json.dumps(told)) == told
+        *rounds, last = told
+        assert last == {
+            "answer": None if row["answer"] < 0 else row["answer"],
+            "correct": row["correct"],
+            "error": "",
+            "spent": {name: row[name] for name in ("decode", "probe", "prm", "sequential")},
+        }
+        assert [r["round"] for r in rounds] == list(range(1, len(rounds) + 1))
+        assert rounds[0]["actions"][0]["do"] == "branch"
+        assert rounds[1]["notes"] == [f"opened {len(rounds[0]['actions'][0]['ids'])}"]
+        shown = [action for r in rounds for action in r["actions"] if action["do"] != "prune"]
+        for action in shown:
+            lengths = {len(action[key]) for key in ("ids", "depth", "tokens", "answer", "done")}
+            assert len(lengths) == 1
+        assert sum(sum(action["tokens"]) for action in shown) == row["decode"]
+        assert sum(sum(probed(action)) for action in shown) == row["probe"]
+        rows = [
+            [t + p for a in r["actions"] if a in shown for t, p in zip(a["tokens"], probed(a), strict=True)]
+            for r in rounds
+        ]
+        assert sum(max(costs, default=0) for costs in rows) == row["sequential"]
+
+
+def probed(action: dict) -> list[int]:
+    """What the probes of an action cost, which it leaves out where nothing was paid."""
+    return action.get("probe_tokens", [0] * len(action["ids"]))
+
+
+def test_a_trace_keeps_what_went_wrong_and_what_was_said_last(store):
+    problem = store.problems["question_hash"][0].as_py()
+    program = Program(
+        "odd",
+        "def schedule(beta):\n    return {}\n\nasync def solve(ep):\n    ids = await ep.branch(2)\n"
+        '    ep.prune(ids[:1])\n    ep.note("pruned")\n    await ep.finish(ids)\n    ep.note("done")\n'
+        "    await ep.finish([7])\n    return 0\n",
+        trusted=True,
+    )
+    told = trace(store, program, 0.5, problem, 0)
+    assert [[action["do"] for action in r["actions"]] for r in told[:-1]] == [
+        ["branch"], ["prune", "finish"], ["finish"],
+    ]  # fmt: skip
+    assert told[1]["actions"][0]["ids"] == [0]
+    assert told[1]["actions"][1]["done"] == ["pruned", "stop"]
+    assert told[1]["notes"] == ["pruned"]
+    assert told[2] == {"round": 3, "actions": [{"do": "finish", "refused": True}], "notes": ["done"]}
+    assert told[3]["error"].startswith("ControllerError: unknown branch id")
+    silent = Program(
+        "silent", program.source.replace("ids = await", 'return ep.note("bye")  #'), trusted=True
+    )
+    assert trace(store, silent, 0.5, problem, 0)[0] == {"round": 1, "actions": [], "notes": ["bye"]}
+
+
+def test_a_trace_of_no_problem(store):
+    with pytest.raises(UserError, match="has no problem x"):
+        trace(store, shipped("self_consistency"), 0.5, "x", 0)
