@@ -77,9 +77,15 @@ def _ray(function: Callable[[Unit], Result], units: Sequence[Unit]) -> Iterator[
     except ImportError:
         raise UserError("--executor ray needs Ray: pip install 'autotts[ray]'") from None
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     remote: Any = ray.remote(function)
     waiting = {remote.remote(unit): unit for unit in units}
     while waiting:
         (ready,), _ = ray.wait(list(waiting), num_returns=1)
-        yield waiting.pop(ready), ray.get(ready)
+        try:
+            result = ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise UserError(f"Ray lost a worker ({type(error).__name__}): try again with fewer seeds") from None
+        yield waiting.pop(ready), result
