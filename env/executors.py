@@ -87,5 +87,5 @@ def _ray(function: Callable[[Unit], Result], units: Sequence[Unit]) -> Iterator[
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayError as error:
-            raise UserError(f"Ray lost a worker ({type(error).__name__}): try again with fewer seeds") from None
+            raise UserError(f"Ray lost a worker ({type(error).__name__}): use fewer seeds") from None
         yield waiting.pop(ready), result
