@@ -182,7 +182,7 @@ def _play_here(unit: Unit, playback: Playback, played: Played) -> str:
         play(names["solve"], played.settings, episodes, exchange)
     except Exception as error:
         failed = f"{type(error).__name__}: {error}"
-        playback.errors |= {e: failed for e in range(len(replay)) if e not in playback.errors}
+        playback.errors |= {e: failed for e in range(len(replay)) if replay.live[e]}
         return failed
     return ""
 
