@@ -248,6 +248,8 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
 def _document(file: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError(f"a {type(document).__name__} where an object belongs")
     except ValueError as error:
         raise UserError(
             f"{file} is damaged ({error}); restore it from a copy, or start another run"
