@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 14
 
 
+@contextlib.contextmanager
+def lean_memory() -> Iterator[None]:
+    """Has Arrow allocate from the system, whose allocator keeps less than Arrow's own of what was freed."""
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
+@lean_memory()
 def load_forest(store: Store) -> Forest:
     """Reads every shard of a store.
 
@@ -93,13 +107,13 @@ class _Shard:
     """One shard of nodes; `bounds` are the rows at which its problems begin, and their end."""
 
     def __init__(self, data: bytes, bounds: NDArray[np.int64]) -> None:
-        self.file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["answer_raw"])
+        self.file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["answer_raw"], pre_buffer=False)
         self.bounds = bounds
         if self.file.metadata.num_rows != bounds[-1]:
             raise ValueError(f"a shard has {self.file.metadata.num_rows} rows for {bounds[-1]} nodes")
 
     def column(self, name: str) -> pa.Array:
-        return self.file.read(columns=[name])[name].combine_chunks()
+        return self.file.read(columns=[name], use_threads=False)[name].combine_chunks()
 
     def fill(self, into: dict[str, NDArray[Any]], offset: int) -> None:
         """Fills all columns but `raw`; `offset` is the shard's first node."""

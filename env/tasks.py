@@ -6,7 +6,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -43,6 +43,14 @@ class Index(Protocol):
         """The classes whose representatives `answer` may equal, in order."""
 
 
+@runtime_checkable
+class Indexed(Protocol):
+    """A task that need not compare every answer with every class."""
+
+    def index(self, answers: Sequence[str]) -> Index:
+        """An empty index for classing these answers."""
+
+
 @dataclass(frozen=True)
 class Classes:
     """Answers grouped by meaning.
@@ -70,13 +78,20 @@ class ExactTask:
 
     def equal(self, first: str, second: str) -> bool:
         """Whether both are the same words."""
-        return first.split() == second.split()
+        return self._key(first) == self._key(second)
 
     def grade(self, gold: str, answer: str) -> bool:
         """Whether the answer is the gold answer."""
         if not gold.strip():
             raise TaskError("the gold answer is empty; give it, or leave the problem out")
         return self.equal(gold, answer)
+
+    def index(self, answers: Sequence[str]) -> Index:
+        """An empty index for classing these answers."""
+        return _ByKey(self._key)
+
+    def _key(self, answer: str) -> str:
+        return " ".join(answer.split())
 
 
 class ChoiceTask:
@@ -99,7 +114,7 @@ class ChoiceTask:
 
     def equal(self, first: str, second: str) -> bool:
         """Whether both are the same letter; what is no letter equals only itself."""
-        return (self._letter(first) or first) == (self._letter(second) or second)
+        return self._key(first) == self._key(second)
 
     def grade(self, gold: str, answer: str) -> bool:
         """Whether the answer is the gold letter."""
@@ -108,6 +123,13 @@ class ChoiceTask:
                 f"the gold answer {gold!r} is not a letter from A to J; correct it or try --task exact"
             )
         return self.equal(gold, answer)
+
+    def index(self, answers: Sequence[str]) -> Index:
+        """An empty index for classing these answers."""
+        return _ByKey(self._key)
+
+    def _key(self, answer: str) -> str:
+        return self._letter(answer) or answer
 
     def _letter(self, answer: str) -> str | None:
         match = self._DRESSED.fullmatch(answer)
@@ -168,7 +190,7 @@ def classify(task: Task, answers: Iterable[str], gold: str) -> Classes:
             raise TaskError(
                 f"the gold answer {gold!r} is not graded as right; correct it or choose another --task"
             )
-        index = _index(task, distinct)
+        index = task.index(distinct) if isinstance(task, Indexed) else _All()
         for answer in distinct:
             number = next(
                 (n for n in index.candidates(answer) if task.equal(representatives[n], answer)), None
@@ -190,8 +212,23 @@ def classify(task: Task, answers: Iterable[str], gold: str) -> Classes:
         raise TaskError(f"{type(task).__name__} failed: {type(error).__name__}: {error}") from error
 
 
+class _ByKey:
+    """For tasks whose answers are equal where a key of theirs is."""
+
+    def __init__(self, key: Callable[[str], str]) -> None:
+        self._key = key
+        self._numbers: dict[str, int] = {}
+
+    def add(self, answer: str, number: int) -> None:
+        self._numbers[self._key(answer)] = number
+
+    def candidates(self, answer: str) -> Iterable[int]:
+        number = self._numbers.get(self._key(answer))
+        return () if number is None else (number,)
+
+
 class _All:
-    """No index: an answer may belong to any class."""
+    """For tasks that know no better: an answer may belong to any class."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -201,9 +238,3 @@ class _All:
 
     def candidates(self, answer: str) -> Iterable[int]:
         return range(self._count)
-
-
-def _index(task: Task, answers: Sequence[str]) -> Index:
-    from env.math_task import MathTask
-
-    return task.index(answers) if isinstance(task, MathTask) else _All()

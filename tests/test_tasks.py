@@ -328,3 +328,14 @@ def test_no_text_breaks_the_reader(text):
 @pytest.mark.parametrize("text", ["1 +", "(1", "1}^{2}", "{", "1 + ... + 9", "?"])
 def test_broken_latex(text):
     assert broken(text) == (text != "(1")
+
+
+@pytest.mark.parametrize("task", [ExactTask(), ChoiceTask()])
+@given(found=st.lists(st.sampled_from(["A", "(a)", "a ", "B.", "x  y", "x y", "none", ""]), max_size=8))
+@settings(max_examples=30)
+def test_tasks_with_keys_class_as_by_comparing(task, found):
+    classes = classify(task, found, "A")
+    for one in found:
+        for two in found:
+            assert (classes.of[one] == classes.of[two]) == task.equal(one, two)
+    assert classes.correct == [task.equal("A", text) for text in classes.representatives]

@@ -13,6 +13,19 @@ UNPARSED = "ERR"
 ALL = frozenset({"probes", "forks", "prm", "logprob", "confidence", "text", "arms"})
 
 
+# One branch of two segments, probed after the first.
+CHAIN = Nodes(parent=[-1, 0], tokens=[5, 3], answer=["1", "2"], probed=[True, False], end=[0, 1])
+
+
+def write(path: Path, problems=(("q", "2", CHAIN),), **options) -> Store:
+    """Writes a store of (question, gold, nodes) and opens it; `options` go to the StoreWriter."""
+    options = {"model": "m", "dataset": "d", "task": "exact"} | options
+    with StoreWriter(path, **options) as writer:
+        for question, gold, nodes in problems:
+            writer.add_problem(question, gold, nodes, unparsed=[UNPARSED])
+    return Store.open(path)
+
+
 @dataclass
 class TreeProblem:
     """One problem as the writer gets it."""
