@@ -87,8 +87,10 @@ def _frontiers(canvas: Canvas, label: str, curves: Sequence[Curve]) -> str:
         canvas.text(x, canvas.bottom + 18, short(value), "middle")
     canvas.axes("tokens a problem, log scale", "accuracy, %")
     for p in whiskers:
-        canvas.line([place(p.tokens, end) for end in p.accuracy_ci or ()], "whisker k0")
-        canvas.line([place(end, p.accuracy) for end in p.tokens_ci or ()], "whisker k0")
+        if p.accuracy_ci:
+            canvas.line([place(p.tokens, end) for end in p.accuracy_ci], "whisker k0")
+        if p.tokens_ci:
+            canvas.line([place(end, p.accuracy) for end in p.tokens_ci], "whisker k0")
     ends = []
     # The winner comes last, on top of the others.
     for curve in sorted(curves, key=lambda curve: -curve.style):
@@ -162,11 +164,8 @@ def _stairs(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _look(step: Step, low: float, lineage: set[int]) -> tuple[str, str]:
     if step.value is None:
         return CROSS, "lost"
-    if step.value < low:
-        return DOWN, "low"
-    if step.round in lineage:
-        return DISC, "on"
-    return DISC, "off" if step.eligible else "barred"
+    path = DISC if step.value >= low else DOWN
+    return path, "on" if step.round in lineage else "off" if step.eligible else "barred"
 
 
 def _told(name: str, p: Point) -> str:

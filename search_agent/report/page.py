@@ -31,14 +31,14 @@ addEventListener("hashchange", reveal);
 reveal();
 """
 ABOUT_FRONTIERS = """\
-A line is a controller, its points are beta 0, ¼, ½, ¾, 1. Whiskers are the winner's 95% intervals over problems.
-All played the same problems, so a difference can be surer than overlapping whiskers suggest. Sequential tokens
-are those on the critical path: the latency."""
+A line is a controller, its points are beta 0, ¼, ½, ¾, 1. Whiskers are the winner's 95% intervals over
+problems. All played the same problems, so a difference can be surer than overlapping whiskers suggest.
+Sequential tokens are those on the critical path: the latency."""
 ABOUT_PROGRESS = """\
-Hypervolume on the selection folds: the area that a frontier wins over the accuracy of one branch and the cost of
-self-consistency at 64 (accuracy × ln tokens), averaged over stores. Thin lines lead from parent to child.
-Filled: the descent of the winner. Dashed: cost falls as beta rises, cannot win. Triangles lie below the picture,
-crosses were not evaluated."""
+Hypervolume on the selection folds: the area that a frontier wins over the accuracy of one branch and the cost
+of self-consistency at 64 (accuracy × ln tokens), averaged over stores. Thin lines lead from parent to child.
+Filled: the descent of the winner. Dashed: cost falls as beta rises, cannot win. Triangles lie below the
+picture, crosses were not evaluated."""
 
 
 def page(view: View) -> str:

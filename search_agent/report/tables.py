@@ -86,7 +86,8 @@ def _named(score: Score, style: int) -> str:
     """A controller's mark, as in the pictures, and its name, which may break at its underscores."""
     mark = f'<path class="mark k{style}" d="{shape(style)}"/>'
     return (
-        f'<svg viewBox="-7 -7 14 14" aria-hidden="true">{mark}</svg>{show(score.name).replace("_", "_<wbr>")}'
+        f'<span class="who"><svg viewBox="-7 -7 14 14" aria-hidden="true">{mark}</svg>'
+        f"{show(score.name).replace('_', '_<wbr>')}</span>"
     )
 
 

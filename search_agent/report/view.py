@@ -212,7 +212,7 @@ def _measured(run: Run, number: int) -> tuple[str, float]:
         return "", 0.0
     held = sorted(frame.select("isolation", "level").unique().rows())
     words = (
-        f"{isolation}, level {level}" if level else f"{isolation}: trusted code" for isolation, level in held
+        f"{isolation}, level {level}" if level else f"{isolation} (trusted code)" for isolation, level in held
     )
     sums = frame.group_by("store", "beta").agg(pl.col("asked", "granted").sum()).filter(pl.col("asked") > 0)
     shares = (1 - sums["granted"] / sums["asked"]).to_list()
