@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from typing import Any, NamedTuple
 
 import mpmath
@@ -27,7 +28,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<name>\\[a-zA-Z]+|[a-zA-Zα-ωΑ-Ω])|(?P<other>\\?.))", re.DOTALL
 )
 _TIMES = {"*", "\\cdot", "\\times", "·", "×"}
-_OVER = {"/", "\\div", "÷"}
+_OVER = {"/", "\\div", "÷", ":"}
 _CLOSE = {"(": ")", "[": "]", "{": "}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _SPACES = {"\\,", "\\;", "\\:", "\\ ", "\\!", "\\quad", "\\qquad", "\\left", "\\right"}
 _GREEK = frozenset(
@@ -41,6 +42,7 @@ _CONSTANTS = {
     "E": CONTEXT.e,
     "I": CONTEXT.mpc(0, 1),
 }
+_COMMANDS = ("\\frac", "\\sqrt", "\\binom")
 _FUNCTIONS: dict[str, Callable[[Value], Value]] = {
     f"\\{name}": getattr(CONTEXT, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "exp", "ln")
 } | {
@@ -198,9 +200,7 @@ class _Parser:
         if token == "|":
             return self.closing != "|"
         if kind == "name":
-            known = (
-                token in _CONSTANTS or token in _FUNCTIONS or token in ("\\frac", "\\sqrt") or token in _CLOSE
-            )
+            known = token in _CONSTANTS or token in _FUNCTIONS or token in _COMMANDS or token in _CLOSE
             return known or len(token) == 1 or token[1:] in _GREEK
         return kind == "number" or token in _CLOSE
 
@@ -228,6 +228,14 @@ class _Parser:
             self.take()
             step = 2
         return Fraction(math.prod(range(int(value), 0, -step)))
+
+    def binomial(self) -> Value:
+        top, bottom = self.argument(), self.argument()
+        if not (_whole(top) and _whole(bottom) and 0 <= bottom <= top <= 500):
+            raise _Unknown
+        # Evaluated at once, so math-verify sees a number.
+        self.atomic = True
+        return Fraction(math.comb(int(top), int(bottom)))
 
     def degrees(self) -> bool:
         for form in (["\\circ"], ["{", "\\circ", "}"]):
@@ -258,11 +266,13 @@ class _Parser:
             bottom = self.argument()
             self.atomic = whole and self.atomic and _whole(bottom)
             return _over(top, bottom)
+        if token == "\\binom":
+            return self.binomial()
         if token == "\\sqrt":
-            root = self.factor() if self.peek() == "[" else Fraction(2)
-            value = _power(self.argument(), _over(Fraction(1), root))
+            root = self.factor() if self.peek() == "[" else None
+            value = self.argument()
             self.atomic = False
-            return value
+            return CONTEXT.sqrt(to_mp(value)) if root is None else _power(value, _over(Fraction(1), root))
         if token in _FUNCTIONS:
             return self.function(token)
         if token in _CONSTANTS:
@@ -310,8 +320,14 @@ class _Parser:
                 "_" + "".join(token for _, token in self.tokens[start : self.at] if token not in "{}").lower()
             )
         self.atomic = False
-        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        return CONTEXT.mpf(int.from_bytes(digest)) / 2**64 + 0.5
+        return _variable(name)
+
+
+@cache
+def _variable(name: str) -> Value:
+    """A number between 0.5 and 1.5, always the same for a name."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return CONTEXT.mpf(int.from_bytes(digest)) / 2**64 + 0.5
 
 
 def _whole(value: Value) -> bool:
@@ -339,7 +355,9 @@ def _power(base: Value, exponent: Value) -> Value:
         if max(base.numerator.bit_length(), base.denominator.bit_length()) * abs(exponent) <= MAX_BITS:
             return base ** int(exponent)
     base, exponent = to_mp(base), to_mp(exponent)
-    if base and CONTEXT.mag(exponent * CONTEXT.ln(base)) > MAX_BITS:
+    # The cheap look first: only a large base or exponent can make a result too large to write down.
+    large = max(abs(CONTEXT.mag(base)), CONTEXT.mag(exponent)) > 64 if base else False
+    if large and CONTEXT.mag(exponent * CONTEXT.ln(base)) > MAX_BITS:
         raise _Unknown
     return CONTEXT.power(base, exponent)
 

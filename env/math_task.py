@@ -28,8 +28,8 @@ _SIMPLE = re.compile(
 )
 _SIGN = re.compile(r"\d+|\\?[a-zA-Z]+|[^\W\d_]")
 _NEUTRAL = frozenset(r"\text \left \right \cdot \times \div \frac \quad \qquad".split())
-_ASSIGNMENT = re.compile(r"\s*\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([a-z]\))?\s*=\s*(?P<value>[^=<>]+)")
-_PERCENT = re.compile(r"\s*(?P<value>-?[\d.]+)\s*\\?%\s*")
+_ASSIGNMENT = re.compile(r"^\s*\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([a-z]\))?\s*=(?!.*=)")
+_PERCENT = re.compile(r"[\s({\[]*(?P<value>-?[\d.]+)\s*\\?%[\s)}\]]*")
 _BRACKETED = re.compile(r"^(?:\\\{|[(\[])(.*)(?:\\\}|[)\]])$")
 _MAX_LENGTH = 500
 # math-verify rounds decimals to 6 places; beyond twice that, two values cannot be equal.
@@ -185,11 +185,12 @@ def _read_simple(answer: str) -> Reading | None:
 def _read_normal(normal: str) -> Reading:
     if broken(normal):
         return Reading(normal)
+    if simple := _read_simple(normal):
+        return simple
     signs = " ".join(sorted(sign for part in _SIGN.findall(normal) for sign in _signs(part)))
     if (found := evaluate(normal)) and found.exact:
         return Reading(normal, (found.value,), sure=True, signs=signs)
-    match = _ASSIGNMENT.fullmatch(normal)
-    return Reading(normal, _values(match["value"] if match else normal), signs=signs)
+    return Reading(normal, _values(normal), signs=signs)
 
 
 def _signs(part: str) -> Iterable[str]:
@@ -200,10 +201,11 @@ def _signs(part: str) -> Iterable[str]:
 
 def _values(text: str) -> tuple[Any, ...]:
     """The values that an answer may share with an equal one; for a list, one that no order changes."""
+    text = _ASSIGNMENT.sub("", text)
     if (match := _PERCENT.fullmatch(text)) and (found := evaluate(match["value"])):
         return found.value / 100, found.value
     elements = re.split(r"[,;]", _BRACKETED.sub(r"\1", text.strip()))
-    evaluations = [evaluate(element) for element in elements]
+    evaluations = [evaluate(_ASSIGNMENT.sub("", element)) for element in elements]
     values: list[Any] = []
     for evaluation in evaluations:
         if evaluation is None:

@@ -2,7 +2,7 @@
 
 math-verify bounds its time with SIGALRM, which works in the main thread only and cannot stop one long
 computation (a power tower, say). Here the kernel does it: a question may use so many seconds of CPU time, or
-the process is killed, and whoever asked starts another. CPU time, because what is equal must not depend on how
+the process is killed, and whoever asked starts another. CPU time, for what is equal must not depend on how
 busy the machine is. The file is run alone, by its path: it needs nothing but math-verify.
 """
 
@@ -16,7 +16,9 @@ from functools import cache
 from typing import Any
 
 LIMIT_BYTES = 4 << 30
-_MARKED = re.compile(r"\$|\\\(|\\\[|\\boxed|\\fbox|answer", re.IGNORECASE)
+# LaTeX that says itself where mathematics begins; and what math-verify takes for the beginning of an answer.
+_MARKED = re.compile(r"(?<!\\)\$|\\\(|\\\[|\\f?boxed")
+_ANNOUNCED = re.compile("answer", re.IGNORECASE)
 
 
 def main(seconds: int) -> None:
@@ -32,15 +34,14 @@ def main(seconds: int) -> None:
     @cache
     def parse(answer: str) -> list[Any]:
         text = answer.replace("\n", " ")
-        marked = any(mark in text for mark in ("$", "\\(", "\\[", "\\boxed", "\\fbox"))
-        parsed: list[Any] = math_parse(text if marked else f"${text}$", [latex], parsing_timeout=None)
-        return parsed
+        parsed: list[Any] = math_parse(text, [latex], parsing_timeout=None) if _MARKED.search(text) else []
+        return parsed or math_parse(f"${text.strip('$')}$", [latex], parsing_timeout=None)
 
     def normalise(answers: list[str]) -> list[str]:
         return [normal_form(answer) for answer in answers]
 
     def normal_form(answer: str) -> str:
-        if not _MARKED.search(answer):
+        if not _MARKED.search(answer) and not _ANNOUNCED.search(answer):
             return str(normalize_latex(answer.replace("\n", " "), latex.normalization_config))
         return next((part for part in parse(answer) if isinstance(part, str)), answer)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from collect.importers.checking import ImportFileError, Record, adding, read_json
 from env.forest import END_STOP
+from env.math_checker import checker
 from env.nodes import Nodes
 from env.store_writer import StoreWriter, hash_file, refuse_occupied
 
@@ -70,6 +71,9 @@ def import_files(
 
 def import_file(path: Path, store: Path, model: str, dataset: str, task: str, force: bool) -> None:
     """Imports one published JSON file; arguments and errors as in `import_files`."""
+    if task == "math":
+        # It takes half a second to start: meanwhile the file is read.
+        checker().start()
     problems, interval = _load(path)
     with StoreWriter(
         store,
