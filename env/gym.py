@@ -56,7 +56,7 @@ __all__ = ["ReplayEnv", "ReplayVectorEnv"]
 Seen = dict[str, NDArray[Any]]
 
 # Which branches an action about all of them would change.
-EVERYWHERE = {EXTEND: Solo.running, FINISH: Solo.running, PROBE: Solo.unasked, SCORE: Solo.unscored}
+EVERYWHERE = {EXTEND: "running", FINISH: "running", PROBE: "unasked", SCORE: "unscored"}
 
 
 class ReplayEnv(gymnasium.Env[Any, Any]):
@@ -175,7 +175,7 @@ class ReplayEnv(gymnasium.Env[Any, Any]):
             touched = [target, *solo.fork(target)]
             self._show_room(solo)
         else:
-            touched = EVERYWHERE[kind](solo) if target == ALL else [target]
+            touched = sorted(getattr(solo, EVERYWHERE[kind])) if target == ALL else [target]
             if kind == PRUNE:
                 solo.prune(target)
             elif kind == PROBE:
@@ -213,12 +213,15 @@ class ReplayEnv(gymnasium.Env[Any, Any]):
         extend, finish, prune = at[EXTEND], at[FINISH], at[PRUNE]
         revote = False
         for b in touched:
-            end = solo.end[b]
-            mask[extend + b] = mask[finish + b] = mask[prune + b] = end == LIVE
-            state[b], depth[b], tokens[b] = RUNNING + end, solo.depth[b], solo.tokens[b] / KILO
-            said = solo.answer[b]
-            revote |= said != (UNASKED if end == PRUNED else answer[b])
-            answer[b] = said
+            depth[b], tokens[b] = solo.depth[b], solo.tokens[b] / KILO
+            end, said = solo.end[b], solo.answer[b]
+            if state[b] != RUNNING + end:
+                state[b] = RUNNING + end
+                mask[extend + b] = mask[finish + b] = mask[prune + b] = end == LIVE
+                revote |= end == PRUNED and said != UNASKED
+            if answer[b] != said:
+                answer[b] = said
+                revote = True
         if "confidence" in write:
             for b in touched:
                 write["confidence"][b] = solo.confidence(b)
@@ -231,7 +234,7 @@ class ReplayEnv(gymnasium.Env[Any, Any]):
                 write["children"][b] = children = solo.children(b)
                 mask[at[FORK] + b] = free and end != PRUNED and children > 0
         for kind, action in self.table.everywhere.items():
-            mask[action] = bool(EVERYWHERE[kind](solo))
+            mask[action] = bool(getattr(solo, EVERYWHERE[kind]))
         spent = write["spent"]
         for column, amount in enumerate(solo.ledger):
             spent[column] = amount / KILO

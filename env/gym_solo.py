@@ -56,6 +56,11 @@ class Solo:
         depth: segments from the root.
         score: the newest PRM score known on its path, NOT_SCORED = none.
         ledger: decode, probe, PRM and sequential tokens.
+        running: branches that have not ended.
+        unasked: branches without an end of their own that have moved since they were asked last.
+        unscored: branches, not pruned, that have moved since they were scored last.
+
+    An action must be about branches that it changes, as the environment's mask sees to.
     """
 
     def __init__(self, columns: Columns, problem: int, seed: int) -> None:
@@ -69,10 +74,11 @@ class Solo:
         self.depth: list[int] = []
         self.score: list[float] = []
         self.ledger = [0, 0, 0, 0]
+        self.running: set[int] = set()
+        self.unasked: set[int] = set()
+        self.unscored: set[int] = set()
         self._served: list[int] = []
-        self._asked_at: list[int] = []
         self._scored: list[int] = []
-        self._scored_at: list[int] = []
         self._rooted = [0] * columns.arms
         self._pools = [columns.first_root[first + arm : first + arm + 2] for arm in range(columns.arms)]
         self._meaning: list[int] = []
@@ -98,20 +104,6 @@ class Solo:
         """Decoded, probe and PRM tokens together."""
         return self.ledger[0] + self.ledger[1] + self.ledger[2]
 
-    def running(self) -> list[int]:
-        """Branches that have not ended."""
-        return [b for b, end in enumerate(self.end) if end == LIVE]
-
-    def unasked(self) -> list[int]:
-        """Branches without an end of their own that have moved since they were asked last."""
-        places = enumerate(zip(self.end, self.node, self._asked_at, strict=True))
-        return [b for b, (end, node, asked) in places if asked != node and (end == LIVE or end == EXHAUSTED)]
-
-    def unscored(self) -> list[int]:
-        """Branches, not pruned, that have moved since they were scored last."""
-        places = enumerate(zip(self.end, self.node, self._scored_at, strict=True))
-        return [b for b, (end, node, scored) in places if end != PRUNED and scored != node]
-
     def open(self, count: int, arm: int = 0) -> range:
         """Open root branches through their first segment, as many as are left; nothing is asked."""
         c = self.columns
@@ -122,93 +114,81 @@ class Solo:
         self._rooted[arm] += len(nodes)
         return self._open(nodes, None)
 
-    def fork(self, branch: int, count: int = 1) -> range:
-        """Open branches from this branch's node, as many as are left."""
-        if self.end[branch] == PRUNED:
-            count = 0
-        here, served = self.node[branch], self._served[branch]
-        count = max(0, min(count, self.children(branch)))
-        nodes = [self._child(here, served + k) for k in range(count)]
-        self._served[branch] += count
-        return self._open(nodes, branch)
+    def fork(self, branch: int) -> range:
+        """Open a branch from this branch's node, which has a child left."""
+        child = self._child(self.node[branch], self._served[branch])
+        self._served[branch] += 1
+        return self._open([child], branch)
 
     def extend(self, branches: Sequence[int], steps: int = 1) -> None:
-        """Advance branches by segments; `TO_THE_END` finishes them."""
+        """Advance running branches by segments; `TO_THE_END` finishes them."""
         c, decoded, longest = self.columns, 0, 0
         for b in branches:
-            if self.end[b] != LIVE:
-                continue
             before = self.node[b]
-            node = self._walk(b, before, steps)
+            node = before + steps
+            if node > c.tail[before] or self._served[b]:
+                node = self._walk(b, before, steps)
             tokens = c.cost[node] - c.cost[before]
-            if c.whole is not None and steps == TO_THE_END and c.depth[before] == 1:
-                if self._asked_at[b] != before and node != before:
-                    whole = c.whole[node]
-                    tokens = whole - min(c.cost[before], whole)
-            self.node[b] = node
-            self.depth[b] = c.depth[node]
-            self.tokens[b] += tokens
-            self._arrive(b, node)
-            decoded += tokens
-            longest = max(longest, tokens)
+            if c.whole and steps == TO_THE_END and c.depth[before] == 1 and b in self.unasked:
+                tokens = c.whole[node] - min(c.cost[before], c.whole[node])
+            if node != before:
+                self._arrive(b, node)
+                self.tokens[b] += tokens
+                decoded += tokens
+                if tokens > longest:
+                    longest = tokens
         self.ledger[0] += decoded
         self.ledger[3] += longest
 
     def ask_answer(self, branches: Sequence[int]) -> None:
-        """Ask branches what they would answer."""
-        c, asked, longest = self.columns, 0, 0
+        """Ask branches of `unasked` what they would answer."""
+        costs = [self.columns.probe_cost[self.node[b]] for b in branches]
         for b in branches:
-            node = self.node[b]
-            if self.end[b] not in (LIVE, EXHAUSTED):
-                continue
-            if self._asked_at[b] != node:
-                self._asked_at[b] = node
-                asked += c.probe_cost[node]
-                longest = max(longest, c.probe_cost[node])
-            self._show(b, node)
-        self.ledger[1] += asked
-        self.ledger[3] += longest
+            self._show(b, self.node[b])
+        self.unasked.difference_update(branches)
+        self.ledger[1] += sum(costs)
+        self.ledger[3] += max(costs)
 
     def ask_score(self, branches: Sequence[int]) -> None:
-        """Have branches scored, as far as they have not been; only where the store has scores."""
+        """Have branches of `unscored` scored, as far as they have not been (where the store has scores)."""
         for b in branches:
             cost = self.columns.cost[self.node[b]]
             self.ledger[2] += cost - self._scored[b]
-            self._scored[b], self._scored_at[b] = cost, self.node[b]
+            self._scored[b] = cost
             self.score[b] = self._newest_score(self.node[b])
+        self.unscored.difference_update(branches)
 
     def prune(self, branch: int) -> None:
-        """Give a branch up."""
-        if self.end[branch] == LIVE:
-            self.end[branch] = PRUNED
+        """Give a running branch up."""
+        self.end[branch] = PRUNED
+        for branches in (self.running, self.unasked, self.unscored):
+            branches.discard(branch)
 
     def grade(self, code: int) -> bool:
         """Whether a code that was seen in this episode is right."""
         return code >= 0 and bool(self.columns.correct[self._first_answer + self._meaning[code]])
 
     def _open(self, nodes: Sequence[int], parent: int | None) -> range:
-        c, decoded, longest = self.columns, 0, 0
+        c, costs = self.columns, [0]
         first = len(self.node)
         for b, node in enumerate(nodes, first):
             above = c.parent[node]
             tokens = c.cost[node] - (c.cost[above] if above >= 0 else 0)
-            if c.whole is not None:
+            if c.whole:
                 tokens = min(tokens, c.whole[node])
             self.node.append(node)
             self.answer.append(UNASKED)
             self.end.append(LIVE)
             self.tokens.append(tokens)
-            self.depth.append(c.depth[node])
+            self.depth.append(1)
             self.score.append(NOT_SCORED if parent is None else self.score[parent])
             self._scored.append(0 if parent is None else self._scored[parent])
-            self._scored_at.append(-1)
             self._served.append(0)
-            self._asked_at.append(-1)
+            self.running.add(b)
             self._arrive(b, node)
-            decoded += tokens
-            longest = max(longest, tokens)
-        self.ledger[0] += decoded
-        self.ledger[3] += longest
+            costs.append(tokens)
+        self.ledger[0] += sum(costs)
+        self.ledger[3] += max(costs)
         return range(first, len(self.node))
 
     def _walk(self, branch: int, node: int, steps: int) -> int:
@@ -222,6 +202,7 @@ class Solo:
             if c.child_count[node] <= self._served[branch]:
                 if not c.end[node]:
                     self.end[branch] = EXHAUSTED
+                    self.running.discard(branch)
                 break
             node, steps = self._child(node, self._served[branch]), steps - 1
             self._served[branch] = 0
@@ -239,9 +220,15 @@ class Solo:
 
     def _arrive(self, branch: int, node: int) -> None:
         end = self.columns.end[node]
+        self.node[branch], self.depth[branch] = node, self.columns.depth[node]
+        self.unscored.add(branch)
         if end:
             self.end[branch] = end
+            self.running.discard(branch)
+            self.unasked.discard(branch)
             self._show(branch, node)
+        else:
+            self.unasked.add(branch)
 
     def _show(self, branch: int, node: int) -> None:
         answer = self.columns.answer[node]
