@@ -15,8 +15,8 @@ Actions (`env.unwrapped.actions` names them); each means and costs what a contro
     extend i, finish i, prune i
     fork i                  opens a branch from where branch i stands (if the store has forks)
 
-Opening, extending and forking ask nothing: what to pay for is the agent's choice. An action that the mask
-rules out does nothing and costs nothing.
+Opening, extending and forking ask nothing: what to pay for is the agent's choice, and every action is a round
+of its own on the critical path. An action that the mask rules out does nothing and costs nothing.
 
 An observation is a dictionary. By branch, padded to `max_branches`: `answer` (the episode's own code; -1
 nothing parsed, -2 not known), `votes` (branches that give this answer), `state` (see `env.gym_table.STATES`),
