@@ -1,7 +1,7 @@
 """Every row of published.csv, replayed: `python -m tests.benchmarks.published` from the repository's root.
 
 Reads the recordings from AUTOTTS_REPLAY_DIR (default ../shared/replay), imports them into a temporary folder
-and prints a line a row, then a verdict. The exit code says whether all agree: accuracy to 1e-6, tokens to 1e-3.
+and prints a line a row, then a verdict. The exit code says whether all agree (1e-6, 1e-3).
 """
 
 import csv

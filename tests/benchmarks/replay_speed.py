@@ -4,8 +4,8 @@ Episodes of one store (its problems x as many seeds as it takes), the five publi
 branches, confidence momentum at beta 0.5, under the published protocol. The plain simulation
 (tests/simulations.py) is what one would write first: an object a branch, a call a probe, on one core, its
 confidence tabulated. Strict isolation and in-process replay use `--workers` processes. All three take turns,
-`--repeats` times, and medians count; all must come to the same answers and tokens. Starting processes, importing
-and loading are left out.
+`--repeats` times, and medians count; all must come to the same answers and tokens. Starting processes,
+importing and loading are left out.
 """
 
 import argparse
