@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 
 ROOMS = ("env", "collect", "controllers", "search_agent")
 MAY_IMPORT = {

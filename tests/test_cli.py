@@ -5,7 +5,7 @@ import types
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 
 import autotts
 from env.errors import UserError

@@ -6,7 +6,7 @@ import sys
 import zipfile
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 
 ROOMS = ("env", "collect", "controllers", "search_agent")
 

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from trees import CHAIN, write
 
 import env.store_writer
