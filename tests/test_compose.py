@@ -88,6 +88,10 @@ class Bench:
         return self._records
 
 
+def scored(value):
+    return {"hypervolume": value, "points": [{"beta": 1.0, "accuracy": value / 2}]}
+
+
 def searched(rounds, seed=0, records=()):
     """Records of a search whose hypervolume likes wide races."""
     records, proposer = list(records), ComposeProposer()
@@ -99,7 +103,7 @@ def searched(rounds, seed=0, records=()):
             {
                 "round": len(records) + 1,
                 "memo": proposal.memo,
-                "feedback": {"hypervolume": value} if len(records) % 7 != 3 else None,
+                "feedback": None if len(records) % 7 == 3 else scored(value),
                 "source": proposal.source,
                 "parent": proposal.parent,
             }

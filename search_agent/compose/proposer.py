@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from search_agent.workbench import Workbench
 
 ATTEMPTS = 50
+# Most rounds vary one of the best so far and keep most of what it is made of; the others are free.
+VARIED, PARENTS, KEPT = 0.75, 8, 0.7
 # Whole solutions are read burst by burst; there is nothing to prune or to look at on the way.
 IMPLIED = {"finish": {"widening": "bursts", "pruning": "keep"}}
 
@@ -38,15 +40,20 @@ class ComposeProposer:
         history = bench.history()
         recipes = {record["round"]: record["memo"]["recipe"] for record in history if record["memo"]}
         tried = {assemble(recipe) for recipe in recipes.values()}
-        planned = [recipe for recipe in FIRST if assemble(recipe) not in tried]
-        study = None if planned else _study(history, bench.rng.randrange(2**32))
+        for recipe in FIRST:
+            if assemble(recipe) not in tried:
+                return _proposal(recipe, _nearest(recipe, history), recipes)
+        study = _study(history, bench.rng.randrange(2**32))
+        best = sorted(_evaluated(history), key=_area)[-PARENTS:]
         for _ in range(ATTEMPTS):
-            recipe = draw(study.ask()) if study else planned[0]
-            source = assemble(recipe)
-            if source not in tried:
-                parent = _nearest(recipe, history)
-                summary = _summary(recipe, recipes[parent] if parent else None)
-                return Proposal(source, summary, parent, memo={"recipe": recipe})
+            parent = bench.rng.choice(best)["round"] if best and bench.rng.random() < VARIED else None
+            if parent:
+                # The optimiser sees what is kept as given, and fills in the rest.
+                kept = choices(recipes[parent]).items()
+                study.enqueue_trial({name: value for name, value in kept if bench.rng.random() < KEPT})
+            recipe = draw(study.ask())
+            if assemble(recipe) not in tried:
+                return _proposal(recipe, parent or _nearest(recipe, history), recipes)
         raise ProposerError(f"the optimiser repeated itself {ATTEMPTS} times; a new --seed may help")
 
 
@@ -82,22 +89,35 @@ def _ends(constant: Constant) -> list[str]:
 
 
 def _study(history: Sequence[Mapping[str, Any]], seed: int) -> optuna.Study:
-    """The optimiser as the archive left it: built anew each round, so that a resumed run goes on the same."""
+    """The optimiser as the archive left it: built anew each round, so that a resumed run goes on the same.
+
+    It maximises the frontier's area and how far up it reaches: the area alone rewards the cheap end most.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(FIRST))
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
     for record in history:
         if record["memo"]:
             params = choices(record["memo"]["recipe"])
             made = optuna.trial.FixedTrial(params)
             draw(made)
-            value = record["feedback"]["hypervolume"] if record["feedback"] else 0.0
+            reached = record["feedback"]["points"][-1]["accuracy"] if record["feedback"] else 0.0
             study.add_trial(
-                optuna.trial.create_trial(params=params, distributions=made.distributions, value=value)
+                optuna.trial.create_trial(
+                    params=params, distributions=made.distributions, values=[_area(record), reached]
+                )
             )
     return study
+
+
+def _area(record: Mapping[str, Any]) -> float:
+    return record["feedback"]["hypervolume"] if record["feedback"] else 0.0
+
+
+def _evaluated(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [record for record in history if record["feedback"] and record["memo"]]
 
 
 def _nearest(recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> int | None:
@@ -105,16 +125,15 @@ def _nearest(recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> int | None
 
     def rank(record: Mapping[str, Any]) -> tuple[int, float]:
         other = record["memo"]["recipe"]
-        return sum(recipe[slot] == other[slot] for slot in SLOTS), record["feedback"]["hypervolume"]
+        return sum(recipe[slot] == other[slot] for slot in SLOTS), _area(record)
 
-    evaluated = [record for record in history if record["feedback"]]
-    return max(evaluated, key=rank)["round"] if evaluated else None
+    return max(_evaluated(history), key=rank, default={"round": None})["round"]
 
 
-def _summary(recipe: Recipe, parent: Recipe | None) -> str:
-    if parent is None:
-        return f"{title(recipe)}."
-    swapped = [f"{slot} {parent[slot]} -> {recipe[slot]}" for slot in SLOTS if recipe[slot] != parent[slot]]
-    return (
-        f"{title(recipe)}. Changes {', '.join(swapped)}." if swapped else f"{title(recipe)}. Other constants."
-    )
+def _proposal(recipe: Recipe, parent: int | None, recipes: Mapping[int, Recipe]) -> Proposal:
+    summary = f"{title(recipe)}."
+    if parent:
+        old = recipes[parent]
+        swapped = [f"{slot} {old[slot]} -> {recipe[slot]}" for slot in SLOTS if recipe[slot] != old[slot]]
+        summary += f" Changes {', '.join(swapped)}." if swapped else " Other constants."
+    return Proposal(assemble(recipe), summary, parent, memo={"recipe": recipe})
