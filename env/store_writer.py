@@ -45,7 +45,7 @@ class StoreWriter:
         provenance: where the data is from: source files, their hashes, and so on.
         arms: for each arm, what it is ({"model": ..., "prompt": ...}); None = one arm, this model.
         prm: name of the process reward model whose scores the store has.
-        force: replace what is at `path`.
+        force: replace the store at `path`, if there is one.
         shard_nodes: a shard is closed when it has this many nodes.
 
     Raises:
@@ -97,8 +97,7 @@ class StoreWriter:
         self._folder: Path | None = None
 
     def __enter__(self) -> Self:
-        if not self._force:
-            refuse_occupied(self.path)
+        refuse_occupied(self.path, self._force)
         with self._clear_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._folder = self._beside(".part")
@@ -204,8 +203,8 @@ class StoreWriter:
 
     def _publish(self) -> None:
         assert self._folder is not None
-        if not (self._force and self.path.exists()):
-            refuse_occupied(self.path)
+        refuse_occupied(self.path, self._force)
+        if not self.path.exists():
             os.rename(self._folder, self.path)
             self._folder = None
         elif not _exchange(self._folder, self.path):
@@ -230,15 +229,20 @@ class StoreWriter:
             ) from error
 
 
-def refuse_occupied(path: Path) -> None:
-    """Raises StoreError if `path` is anything but absent or an empty folder."""
+def refuse_occupied(path: Path, force: bool = False) -> None:
+    """Raises StoreError unless `path` is absent, an empty folder, or, if `force`, a store."""
     try:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return
-        what = "a store" if (path / META_FILE).is_file() else "something else"
+        is_store = (path / META_FILE).is_file()
     except OSError as error:
         raise StoreError(f"{path} cannot be looked at: {error.strerror}; choose another place") from error
-    raise StoreError(f"there is {what} at {path} already; choose another place, or replace it with --force")
+    if not is_store:
+        raise StoreError(f"there is something at {path} already that is not a store; choose another place")
+    if not force:
+        raise StoreError(
+            f"there is a store at {path} already; choose another place, or replace it with --force"
+        )
 
 
 def generator_version() -> str:

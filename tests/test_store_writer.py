@@ -55,8 +55,9 @@ def test_what_is_there_is_kept_unless_forced(tmp_path):
     (tmp_path / "notes/a.txt").write_text("mine")
     with pytest.raises(StoreError, match=r"there is a store at .*--force"):
         write(tmp_path / "s", model="other")
-    with pytest.raises(StoreError, match=r"there is something else at .*--force"):
-        write(tmp_path / "notes")
+    for force in (False, True):
+        with pytest.raises(StoreError, match=r"there is something at .* that is not a store; choose another"):
+            write(tmp_path / "notes", force=force)
     assert Store.open(tmp_path / "s").model == "m"
     assert write(tmp_path / "s", model="other", force=True).model == "other"
     with pytest.raises(StoreError):
@@ -69,7 +70,7 @@ def test_what_is_there_is_kept_unless_forced(tmp_path):
 
 def test_what_appears_while_writing_is_kept(tmp_path):
     with (
-        pytest.raises(StoreError, match="there is something else at"),
+        pytest.raises(StoreError, match="there is something at"),
         StoreWriter(tmp_path / "s", model="m", dataset="d") as writer,
     ):
         writer.add_problem("q", "2", CHAIN)

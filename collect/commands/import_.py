@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="how answers are read, compared and graded: math, choice, exact, or your own module:Class; "
             "default: math",
         )
-        each.add_argument("--force", action="store_true", help="replace what is at STORE")
+        each.add_argument("--force", action="store_true", help="replace a store that is there")
 
 
 def run(args: argparse.Namespace, rooms: Rooms) -> int:

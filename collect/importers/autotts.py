@@ -60,8 +60,7 @@ def import_files(
                 "import them one at a time, each with its own --out"
             )
         sources[store] = path
-        if not force:
-            refuse_occupied(store)
+        refuse_occupied(store, force)
     for number, (path, names_of_path, store) in enumerate(zip(paths, names, stores, strict=True)):
         progress(number, len(paths))
         import_file(path, store, *names_of_path, task, force)
