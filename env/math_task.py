@@ -31,6 +31,7 @@ _NEUTRAL = frozenset(r"\text \left \right \cdot \times \div \frac \quad \qquad".
 _ASSIGNMENT = re.compile(r"^\s*\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([a-z]\))?\s*=(?!.*=)")
 _PERCENT = re.compile(r"[\s({\[]*(?P<value>-?[\d.]+)\s*\\?%[\s)}\]]*")
 _BRACKETED = re.compile(r"^(?:\\\{|[(\[])(.*)(?:\\\}|[)\]])$")
+# Longer answers are ramblings; they equal themselves only.
 _MAX_LENGTH = 500
 # math-verify rounds decimals to 6 places; beyond twice that, two values cannot be equal.
 _NEAR = 2e-6
@@ -107,12 +108,8 @@ class MathTask:
                 # It takes a while to start: let it, while the others are read.
                 checker().start()
         if rest:
-            short = [answer for answer in rest if len(answer) <= _MAX_LENGTH]
-            normals = dict(zip(short, checker().normalise(short), strict=True))
-            for answer in rest:
-                self._readings[answer] = (
-                    _read_normal(normals[answer]) if answer in normals else Reading(answer)
-                )
+            for answer, normal in zip(rest, checker().normalise(rest), strict=True):
+                self._readings[answer] = _read_normal(normal)
         return [self._readings[answer] for answer in answers]
 
     def index(self, answers: Iterable[str]) -> MathIndex:
@@ -168,8 +165,10 @@ def last_boxed(text: str) -> str | None:
 
 
 def _read_simple(answer: str) -> Reading | None:
-    """Reads numbers and constants that mean to math-verify what they say; None = not one of them."""
+    """Reads what means to math-verify what it says, and what is too long for it; None = neither."""
     text = answer.strip()
+    if len(text) > _MAX_LENGTH:
+        return Reading(text)
     if _NUMBER.fullmatch(text):
         return Reading(text, (Fraction(text.replace(",", "")),), sure=True)
     if match := _FRACTION.fullmatch(text):
@@ -177,7 +176,7 @@ def _read_simple(answer: str) -> Reading | None:
         top, bottom = (int(part) for part in parts if part is not None)
         if bottom:
             return Reading(text, (Fraction(-top if sign else top, bottom),), sure=True)
-    if len(text) <= _MAX_LENGTH and _SIMPLE.fullmatch(text) and (found := evaluate(text)):
+    if _SIMPLE.fullmatch(text) and (found := evaluate(text)):
         return Reading(text, (found.value,), sure=found.exact)
     return None
 
