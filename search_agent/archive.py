@@ -236,7 +236,7 @@ class Run:
         except OSError as error:
             raise UserError(
                 f"cannot write the run in {self.path}: {error.strerror or error}. What is archived is kept; "
-                f"make the folder writable, then go on with `autotts search --resume --out {self.path}`"
+                f"make room, or make it writable; go on with `autotts search --resume --out {self.path}`"
             ) from error
 
 

@@ -53,9 +53,8 @@ def show_outcome(run: Run) -> None:
     """Print what a search found, to the standard output."""
     records = run.rounds()
     statuses = Counter(record["status"] for record in records)
-    print(
-        f"{run.path}: {len(records)} rounds, " + ", ".join(f"{n} {status}" for status, n in statuses.items())
-    )
+    told = [f"{len(records)} rounds", *(f"{count} {status}" for status, count in statuses.items())]
+    print(f"{run.path}: {', '.join(told)}")
     finalists, holdout = run.read("finalists.json"), run.read("holdout.json")
     if finalists is None or holdout is None:
         print(
@@ -90,4 +89,6 @@ def show_outcome(run: Run) -> None:
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
     for store, looks in holdout["looks"].items():
         print(f"hold-out {store}: {looks}")
+    for warning in holdout["warnings"]:
+        print(f"autotts: {warning}", file=sys.stderr)
     print(holdout["headline"])

@@ -23,8 +23,8 @@ YARDSTICK = "self_consistency"
 def choose(run: Run, arena: Arena, trusted: bool, say: Callable[[str], None]) -> None:
     """Measure the best rounds again, on the selection problems with more seeds, and name the winner.
 
-    Only programs whose cost never falls as beta rises are eligible. `finalists.json` gets: seeds, winner (a
-    round, or None), finalists and baselines with their figures on the selection problems, best first.
+    Only programs whose cost never falls as beta rises are eligible. Where there is one, `finalists.json`
+    gets: seeds, winner (a round), finalists and baselines with their selection figures, best first.
     """
     eligible = [record for record in run.rounds() if record["status"] == "evaluated" and record["monotone"]]
     eligible.sort(key=lambda record: -record["selection"]["hypervolume"])
@@ -34,16 +34,18 @@ def choose(run: Run, arena: Arena, trusted: bool, say: Callable[[str], None]) ->
         episodes = arena.selection([program_of(run, record["round"], trusted)], arena.final_seeds)
         selection = score(episodes.frame, arena.references)
         finalists.append({"round": record["round"], "name": record["name"], "selection": selection})
+    finalists.sort(key=lambda each: -each["selection"]["hypervolume"])
     # With more seeds a slight dip in cost may come to light; then the next one wins.
-    finalists.sort(key=lambda each: (not each["selection"]["monotone"], -each["selection"]["hypervolume"]))
     proven = [each["round"] for each in finalists if each["selection"]["monotone"]]
+    if not proven:
+        return
     baselines = [{"name": record["name"], "selection": record["selection"]} for record in run.baselines()]
     baselines.sort(key=lambda each: -each["selection"]["hypervolume"])
     run.write(
         "finalists.json",
         {
             "seeds": arena.final_seeds,
-            "winner": proven[0] if proven else None,
+            "winner": proven[0],
             "finalists": finalists,
             "baselines": baselines,
         },
@@ -56,10 +58,11 @@ def look_at_holdout(
     """Evaluate winner and baselines on the hold-out and enter the look in the stores' ledgers.
 
     Does nothing where there is no winner, or where this run has had its look. `holdout.json` gets: winner (a
-    round), seeds, problems, rows (controller, the keys of `score`; best first), headline, looks (by store).
+    round), seeds, problems, rows (controller, the keys of `score`; best first), headline, looks (by store),
+    warnings (looks that no ledger took down).
     """
     finalists = run.read("finalists.json")
-    if not finalists or finalists["winner"] is None or run.read("holdout.json"):
+    if not finalists or run.read("holdout.json"):
         return
     from env import holdout
     from env.headline import headline
@@ -68,8 +71,8 @@ def look_at_holdout(
     winner = program_of(run, finalists["winner"], trusted)
     programs = [winner, *baselines]
     # Before the look: if we are killed on the way, a look too many is on the books rather than one too few.
-    for store in arena.holdout:
-        warning = holdout.record(
+    warnings = [
+        holdout.record(
             store.path,
             [(program.name, program.source) for program in programs],
             betas=GRID,
@@ -78,8 +81,8 @@ def look_at_holdout(
             purpose="search: hold-out",
             problems=arena.splits.holdout,
         )
-        if warning:
-            say(warning)
+        for store in arena.holdout
+    ]
     frame = arena.held_out(programs).frame
     run.write("holdout.parquet", frame)
     rows = [
@@ -94,6 +97,7 @@ def look_at_holdout(
             "problems": len(arena.splits.holdout),
             "rows": sorted(rows, key=lambda row: -row["hypervolume"]),
             "headline": str(headline(frame, winner.name, YARDSTICK, names=_names(frame, baselines))),
+            "warnings": [warning for warning in warnings if warning],
             "looks": {
                 str(store.path): str(holdout.count(store.path, arena.splits.holdout))
                 for store in arena.holdout
