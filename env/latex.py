@@ -100,9 +100,9 @@ def broken(text: str) -> bool:
         return True
     opened: list[str] = []
     for bracket in re.findall(r"\\?[{}()\[\]]", text):
-        if bracket in ("(", "[", "{"):
+        if bracket[-1] in "([{":
             opened.append(bracket)
-        elif bracket in (")", "]", "}") and (not opened or (opened.pop() == "{") != (bracket == "}")):
+        elif not opened or (opened.pop() == "{") != (bracket == "}"):
             return True
     return "{" in opened
 
