@@ -90,7 +90,10 @@ class Search:
             failures = failures + 1 if record["status"] == "failed" else 0
         rounds = self.run.stop["rounds"]
         number = len(records) + 1
-        while (not rounds or number <= rounds) and (deadline is None or time.monotonic() < deadline):
+        # However little time was given, one program is tried.
+        while (not rounds or number <= rounds) and (
+            number == 1 or deadline is None or time.monotonic() < deadline
+        ):
             try:
                 record = self._round(number)
             except ProposerError as error:
@@ -154,17 +157,20 @@ class Search:
         self, program: Program, record: Mapping[str, Any], seeds: int
     ) -> tuple[dict[str, Any], str, Any, Any]:
         """What `Run.add` takes: the record with the outcome in it, the source, episodes of both parts."""
-        parts = self.arena.feedback([program]), self.arena.selection([program], seeds)
-        feedback, selection = (score(part.frame, self.arena.references, part.schedules) for part in parts)
-        monotone = feedback["monotone"] and selection["monotone"]
-        outcome = _outcome("evaluated", "") | {
+        seen, unseen = self.arena.feedback([program]), self.arena.selection([program], seeds)
+        feedback, selection = (
+            score(part.frame, self.arena.references, part.schedules) for part in (seen, unseen)
+        )
+        weak = sorted({*seen.frame["level"], *unseen.frame["level"]} - set(HELD))
+        measured = {
+            **record,
+            **_outcome("evaluated", ""),
             "feedback": feedback,
             "selection": selection,
-            "monotone": monotone,
+            "monotone": feedback["monotone"] and selection["monotone"],
+            "stamps": [*record["stamps"], *(f"isolation level {level}" for level in weak)],
         }
-        weak = sorted({level for part in parts for level in part.frame["level"]} - set(HELD))
-        stamps = [*record["stamps"], *(f"isolation level {level}" for level in weak)]
-        return {**record, **outcome, "stamps": stamps}, program.source, *(part.frame for part in parts)
+        return measured, program.source, seen.frame, unseen.frame
 
     def _stopped(self, why: str) -> str:
         kept = [record for record in self.run.rounds() if record["status"] == "evaluated"]

@@ -2,7 +2,7 @@
 
 Ends with a table, one sentence, and a report to look at. Interrupt it at any time; --resume goes on.
 
-    autotts search stores/*-aime24 --minutes 15 --out runs/first
+    autotts search stores/*/aime24 --minutes 15 --out runs/first
     autotts search --resume --out runs/first
 """
 
