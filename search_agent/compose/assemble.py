@@ -73,140 +73,130 @@ def _ramp(constant: Constant, values: Sequence[float]) -> str:
     if low == high:
         return low
     if constant.low <= 0:
-        return f"{low} + {values[-1] - values[0]:.4g} * beta"
+        slope = f"{values[-1] - values[0]:.4g}"
+        return f"{low} + beta" if slope == "1" else f"{low} + {slope} * beta"
     ramp = f"{high}**beta" if low == "1" else f"{low} * ({high} / {low}) ** beta"
     return f"round({ramp})" if constant.whole else ramp
 
 
 def _solve(recipe: Recipe) -> str:
-    parts = chosen(recipe)
-    ask = any(part.probes for part in parts.values())
-    plain_finish = recipe["depth"] == "finish"
+    ask = any(part.probes for part in chosen(recipe).values())
+    tally = "score" if recipe["voting"] == "latest" else "votes"
     opening = "width" if recipe["widening"] == "fixed" else "min(start, width)"
-    needs_leader = (
-        recipe["depth"] == "favour" or recipe["pruning"] == "astray" or recipe["stopping"] == "stable"
+    return "\n".join(
+        [
+            "width = min(width, ep.max_branches)",
+            f"live = await ep.branch({opening}, probe={ask})",
+            "ended, votes = [], Counter()",
+            *(["leader, since = None, 0"] if recipe["stopping"] == "stable" else []),
+            *(["astray = Counter()"] if recipe["pruning"] == "astray" else []),
+            "while live:",
+            *_indented(
+                [
+                    *_counting(recipe),
+                    *_leading(recipe, tally),
+                    *_stopping(recipe, tally),
+                    *_pruning(recipe),
+                    *_going_on(recipe, ask),
+                ]
+            ),
+            f"return max({tally}, key={tally}.get, default=None)",
+            "",
+        ]
     )
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return ["    " + line for line in lines]
+
+
+def _counting(recipe: Recipe) -> list[str]:
+    weights = {
+        "early": "1 / (1 + fade * (len(ended) - 1))",
+        "short": "(ep.tokens[ended[0]] / ep.tokens[i]) ** favour_short",
+    }
+    weight = weights.get(recipe["voting"], "1")
+    count = ["ended.append(i)", "if ep.answer[i] != -1:", f"    votes[ep.answer[i]] += {weight}"]
+    if recipe["depth"] == "finish":
+        return ["await ep.finish(live)", "for i in live:", *_indented(count)]
     lines = [
-        "width = min(width, ep.max_branches)",
-        f"live = await ep.branch({opening}, probe={ask and not plain_finish})",
-        "ended, votes = [], Counter()",
-    ]
-    if needs_leader:
-        lines.append("leader = None")
-    if recipe["stopping"] == "stable":
-        lines.append("since = 0")
-    if recipe["pruning"] == "astray":
-        lines.append("astray = Counter()")
-    lines.append("while live:")
-    loop: list[str] = []
-    if plain_finish:
-        loop += ["await ep.finish(live)"]
-    loop += [
         "for i in live:",
         "    if ep.done[i]:",
-        "        ended.append(i)",
-        "        if ep.answer[i] != -1:",
-        f"            votes[ep.answer[i]] += {_weight(recipe)}",
+        *_indented(_indented(count)),
+        "live = [i for i in live if not ep.done[i]]",
     ]
-    if not plain_finish:
-        loop.append("live = [i for i in live if not ep.done[i]]")
-    tally = "votes"
     if recipe["voting"] == "latest":
-        tally = "score"
-        loop += [
+        lines += [
             "score = votes.copy()",
             "for i in live:",
             "    if ep.answer[i] != -1:",
             "        score[ep.answer[i]] += weight",
         ]
-    if needs_leader:
-        before = "before = leader" if recipe["stopping"] == "stable" else None
-        loop += [*([before] if before else []), f"leader = max({tally}, key={tally}.get, default=None)"]
-    loop += _stopping(recipe, tally)
-    loop += _pruning(recipe)
-    loop += _going_on(recipe, ask)
-    lines += ["    " + line for line in loop]
-    lines.append(f"return max({tally}, key={tally}.get, default=None)")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def _weight(recipe: Recipe) -> str:
-    return {
-        "early": "1 / (1 + fade * (len(ended) - 1))",
-        "short": "(ep.tokens[ended[0]] / ep.tokens[i]) ** favour_short",
-    }.get(recipe["voting"], "1")
+def _leading(recipe: Recipe, tally: str) -> list[str]:
+    leader = f"leader = max({tally}, key={tally}.get, default=None)"
+    if recipe["stopping"] == "stable":
+        return ["before = leader", leader, "since = since + 1 if leader == before else 0"]
+    return [leader] if recipe["depth"] == "favour" or recipe["pruning"] == "astray" else []
 
 
 def _stopping(recipe: Recipe, tally: str) -> list[str]:
-    kind = recipe["stopping"]
     # Open branches that have not ended, and those that may still be opened.
-    outstanding = "len(live)" if recipe["widening"] == "fixed" else "(len(live) + width - len(ep.done))"
-    if recipe["depth"] == "finish":
-        outstanding = "(width - len(ep.done))"
+    live = [] if recipe["depth"] == "finish" else ["len(live)"]
+    unopened = [] if recipe["widening"] == "fixed" else ["width - len(ep.done)"]
+    outstanding = " + ".join(live + unopened)
     return {
-        "margin": [f"if len(ended) >= quorum and lead({tally}) >= margin:", "    break"],
-        "agree": [f"if max({tally}.values(), default=0) >= agree:", "    break"],
+        "margin": [f"if len(ended) >= quorum and lead({tally}) >= margin:"],
+        "agree": [f"if max({tally}.values(), default=0) >= agree:"],
         "window": [
             "lately = {ep.answer[i] for i in ended[-window:]}",
             "if len(ended) >= window and len(lately) == 1 and -1 not in lately:",
-            "    break",
         ],
-        "stable": [
-            "since = since + 1 if leader == before else 0",
-            "if len(ended) >= quorum and since >= steady:",
-            "    break",
-        ],
+        "stable": ["if len(ended) >= quorum and since >= steady:"],
         "safe": [
             f"first, second, *_ = *sorted({tally}.values(), reverse=True), 0, 0",
-            f"if first - second > doubt * {outstanding}:",
-            "    break",
+            f"if first - second > doubt * ({outstanding}):",
         ],
-    }[kind]
+    }[recipe["stopping"]] + ["    break"]
 
 
 def _pruning(recipe: Recipe) -> list[str]:
-    if recipe["pruning"] == "tail":
-        return [
+    return {
+        "keep": [],
+        "tail": [
             "if len(ended) > 1:",
             "    limit = tail * median(ep.depth[i] for i in ended)",
             "    ep.prune([i for i in live if ep.depth[i] > limit])",
             "    live = [i for i in live if ep.depth[i] <= limit]",
-        ]
-    if recipe["pruning"] == "astray":
-        return [
+        ],
+        "astray": [
             "if votes:",
             "    for i in live:",
             "        astray[i] = astray[i] + 1 if ep.answer[i] != leader else 0",
             "    ep.prune([i for i in live if astray[i] >= patience])",
             "    live = [i for i in live if astray[i] < patience]",
-        ]
-    return []
+        ],
+    }[recipe["pruning"]]
 
 
 def _going_on(recipe: Recipe, ask: bool) -> list[str]:
-    far = "stride"
-    before = []
-    if recipe["depth"] == "favour":
-        before = ["far = [stride * favour if ep.answer[i] == leader else stride for i in live]"]
-        far = "far"
-    extend = f"ep.extend(live, {far}, probe={ask})"
-    widening = recipe["widening"]
+    burst = f"live = await ep.branch(min(burst, width - len(ep.done)), probe={ask})"
     if recipe["depth"] == "finish":
-        return ["live = await ep.branch(min(burst, width - len(ep.done)), probe=False)"]
-    if widening == "fixed":
-        return [*before, f"await {extend}"]
-    if widening == "bursts":
-        fresh = f"await ep.branch(min(burst, width - len(ep.done)), probe={ask})"
-        return [
-            "if live:",
-            *("    " + line for line in before),
-            f"    await {extend}",
-            "else:",
-            f"    live = {fresh}",
-        ]
-    more = "widen" if widening == "steady" else "start - len(live)"
+        return [burst]
+    far, lines = "stride", []
+    if recipe["depth"] == "favour":
+        far = "far"
+        lines = ["far = [stride * favour if ep.answer[i] == leader else stride for i in live]"]
+    extend = f"ep.extend(live, {far}, probe={ask})"
+    if recipe["widening"] == "fixed":
+        return [*lines, f"await {extend}"]
+    if recipe["widening"] == "bursts":
+        return ["if live:", *_indented([*lines, f"await {extend}"]), "else:", f"    {burst}"]
+    more = "widen" if recipe["widening"] == "steady" else "start - len(live)"
     return [
-        *before,
+        *lines,
         f"more = min({more}, width - len(ep.done))",
         f"_, fresh = await ep.together({extend}, ep.branch(more, probe={ask}))",
         "live += fresh",

@@ -18,7 +18,7 @@ ATTEMPTS = 50
 # Most rounds vary one of the best so far and keep most of what it is made of; the others are free.
 VARIED, PARENTS, KEPT = 0.75, 8, 0.7
 # Whole solutions are read burst by burst; there is nothing to prune or to look at on the way.
-IMPLIED = {"finish": {"widening": "bursts", "pruning": "keep"}}
+IMPLIED = {"finish": {"widening": "bursts", "pruning": "keep", "voting": "plain"}}
 
 
 class ComposeProposer:
