@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from env.episode import MAX_ACTIONS, MAX_NOTES, Episode
+from env.episode import MAX_ACTIONS, MAX_NOTES, ControllerError, Episode
 from env.index import Index
 from env.lockstep import resolve
 from env.playback import Playback
@@ -134,6 +134,21 @@ def test_several_actions_make_one_round():
     assert (replay.rounds[0], replay.asked[0], replay.granted[0]) == (3, 6, 2)
 
 
+def test_an_action_that_is_refused_takes_nothing_from_the_others_of_its_round():
+    async def solve(ep):
+        ids = await ep.branch(1)
+        with pytest.raises(ControllerError, match="unknown arm"):
+            await ep.together(ep.branch(1, arm=7), ep.branch(2), ep.finish([0]))
+        assert (ep.done, ep.answer) == (["stop", None, None], [1, 0, 0])
+        assert ep.spent.decode == 10 + 2 * 10 + 50
+        assert await ep.branch(1) == [3]
+        await ep.finish([1])
+        assert (ep.depth, ep.done[1:]) == ([3, 3, 1, 1], ["stop", None, None])
+        return ep.answer[ids[0]]
+
+    run(store(*(node for _ in range(4) for node in chain((10, 0), (20, -1), (30, 1)))), solve)
+
+
 def tree() -> Index:
     """A root of 10 tokens with three children of 1, 2 and 4, the first of which goes on for 8."""
     root = grow(None, 10, 0, scores=(0.5,), confidence=1.5)
@@ -239,6 +254,16 @@ def test_a_branch_that_was_given_up_stays_as_it_is():
         assert ep.spent.probe == spent.probe
 
     run(line(), solve)
+
+
+def test_nothing_forks_from_a_branch_that_was_given_up():
+    async def solve(ep):
+        ids = await ep.branch(1)
+        ep.prune(ids)
+        assert await ep.fork(0, 2) == []
+
+    replay = run(tree(), solve).replay
+    assert (replay.asked[0], replay.granted[0]) == (3, 1)
 
 
 def test_a_branch_without_continuation_can_still_be_asked():
