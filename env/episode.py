@@ -271,12 +271,18 @@ class Episode:
             raise ControllerError(REFUSALS[2])
         answers = yield requests
         results: list[Any] = [None] * len(requests)
+        refused: list[ControllerError] = []
         # Openings before moves, as in the engine: a fork leaves from where its parent stood.
         for k in sorted(range(len(requests)), key=lambda k: requests[k][0] not in (BRANCH, FORK)):
             try:
                 actions[k].send(answers[k])
             except StopIteration as stop:
                 results[k] = stop.value
+            except ControllerError as error:
+                # The others took place, and branches that nobody numbered would shift all later ids.
+                refused.append(error)
+        if refused:
+            raise refused[0]
         return results
 
     def prune(self, ids: Iterable[int]) -> None:
