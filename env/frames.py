@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.episode import (
+    BRANCH,
     CHILDREN,
     CONFIDENCE,
+    EXTEND,
+    FORK,
     HEADER,
     MAGIC,
     MAX_ACTIONS,
@@ -22,6 +25,7 @@ from env.episode import (
     REPLY,
     TOLD,
     UNASKED,
+    UNPARSED,
 )
 from env.index import Ints
 from env.isolation.wire import printable
@@ -93,6 +97,8 @@ def parse(frame: bytes | bytearray, live: NDArray[np.bool_]) -> Round:
     lengths = np.concatenate([final[:, 2], note[:, 1]])
     if len(lengths) and (lengths.min() < 0 or int(lengths.sum(dtype=np.int64)) != len(text)):
         raise FrameError("malformed frame: text lengths")
+    if ((final[:, 2] != 0) & (final[:, 1] != UNPARSED)).any():
+        raise FrameError("malformed frame: an answer and an error at once")
     errors: dict[int, str] = {}
     said: list[tuple[int, str]] = []
     if text:
@@ -153,8 +159,6 @@ def _check_episodes(
 
 
 def _check_counts(table: NDArray[np.int32], ids: int) -> None:
-    from env.episode import BRANCH, EXTEND, FORK
-
     kind, count = table[:, 1], np.maximum(table[:, 3], 0).astype(np.int64)
     width = np.where((kind == BRANCH) | (kind == FORK), 0, count)
     width = np.where((kind == EXTEND) & (table[:, 4] == -1), 2 * width, width)

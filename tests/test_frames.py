@@ -85,6 +85,7 @@ def test_what_a_controller_says_is_escaped():
         (frame(notes=[[-1, 0]]), "does not play"),
         (frame([[1, BRANCH, 0, 1, 0], [0, BRANCH, 0, 1, 0]]), "out of order"),
         (frame(finals=[[1, 0, 0], [1, 0, 0]]), "twice"),
+        (frame(finals=[[1, 0, 4]], text=b"oops"), "an answer and an error"),
         (frame([[1, BRANCH, 0, 1, 0]], finals=[[1, 0, 0]]), "acts and answers"),
         (frame([[0, FINISH, 0, 1, 0]]), "add up"),
         (frame([[0, FINISH, 0, 1, 0]], [0, 0]), "add up"),
