@@ -216,7 +216,9 @@ def _lay_out(forest: Forest, probe_cost: Ints) -> Index:
 
 def _published(index: Index) -> Index:
     """The same chains in the released evaluator's rows: n of the probe interval, then a call that ends."""
-    forest, interval = index.forest, index.forest.segment_tokens
+    # It has no verifier; and the scores of a node that stands for two rows would be shown twice.
+    forest = replace(index.forest, prm=None, prm_first=None)
+    interval = forest.segment_tokens
     if index.has_forks or interval is None:
         what = "trees" if index.has_forks else "no fixed probe interval"
         raise UserError(f"this store has {what}, which --protocol published does not define: use standard")
@@ -234,15 +236,17 @@ def _published(index: Index) -> Index:
     source = index.roots[chain] + np.minimum(step, (rows - 1 - folded)[chain])
     is_error = np.asarray(pc.fill_null(pc.equal(forest.raw_strings, "ERR"), False))
     problem_of = np.searchsorted(forest.first_node, source, "right") - 1
-    raw = forest.raw[index.order[source]].astype(np.int64)
+    stored = index.order[source]
+    raw = forest.raw[stored].astype(np.int64)
     known = raw >= 0
     raw[known] = np.where(is_error[(forest.raw_first[problem_of] + raw)[known]], NOT_PARSED, raw[known])
     probed = (rows - 1)[chain] * interval
     nodes = np.arange(total)
     return replace(
         index,
+        forest=forest,
         protocol="published",
-        order=source,
+        order=stored,
         parent=np.where(step == 0, -1, nodes - 1),
         depth=(step + 1).astype(np.int32),
         cost=np.where(ends, probed + np.maximum(0, length[chain] - probed), (step + 1) * interval),

@@ -83,6 +83,20 @@ def test_the_published_view_has_a_row_a_probe_and_one_that_ends(recorded):
     assert not index.has_open_leaves
 
 
+def test_the_published_view_knows_its_nodes_however_they_are_stored():
+    """Two chains whose segments were stored in turns, with what only their nodes know."""
+    first, second = (Node(INTERVAL, 0, confidence=c, scores=(c,)) for c in (1.0, 2.0))
+    rest = [Node(3, 0, end=1, confidence=c, scores=(c,), parent=p) for c, p in ((3.0, first), (4.0, second))]
+    first.children, second.children = rest[:1], rest[1:]
+    problem = Problem([first, second, *rest], frozenset({0}), 1)
+    store = Trees([problem], has_scores=True, has_confidence=True, segment_tokens=INTERVAL)
+    index = Index.build(store.forest(), "published")
+    # Both ended on their last probe, so the call that ends them stands on the same node.
+    assert index.forest.confidence[index.order].tolist() == [1.0, 3.0, 3.0, 2.0, 4.0, 4.0]
+    # The released evaluator knows no scores; a node that stands twice would show its own twice.
+    assert index.forest.prm is None
+
+
 def test_the_published_protocol_is_refused_where_it_means_nothing():
     root = Node(10, 0)
     root.children = [Node(10, 0, end=1, parent=root, place=k) for k in (1, 2)]
