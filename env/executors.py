@@ -1,7 +1,9 @@
 """Where units of work run: in this process, in worker processes, or on a Ray cluster."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -44,15 +46,16 @@ def _processes(
     function: Callable[[Unit], Result], units: Sequence[Unit], workers: int
 ) -> Iterator[tuple[Unit, Result]]:
     pool = _pool(workers)
-    futures = {pool.submit(function, unit): unit for unit in units}
     done = False
     try:
+        futures = {pool.submit(function, unit): unit for unit in units}
         for future in as_completed(futures):
             yield futures[future], future.result()
         done = True
     except BrokenProcessPool:
         raise UserError(
-            "a worker process died, most likely for want of memory: use fewer --workers or fewer seeds"
+            "a worker process died, most likely for want of memory: use fewer --workers or fewer seeds; "
+            "in a script of your own, call this under `if __name__ == '__main__':`"
         ) from None
     finally:
         if not done:
@@ -67,8 +70,21 @@ def _processes(
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawned, never forked: a fork would copy whatever this process holds, its threads' locks included.
     context = multiprocessing.get_context("spawn")
-    ignore = signal.SIGINT, signal.SIG_IGN
-    return ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=ignore)
+    return ProcessPoolExecutor(workers, context, initializer=_begin)
+
+
+def _begin() -> None:
+    """What a worker does first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that was killed tells its workers nothing, and they would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _ray(function: Callable[[Unit], Result], units: Sequence[Unit]) -> Iterator[tuple[Unit, Result]]:

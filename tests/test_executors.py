@@ -2,11 +2,14 @@
 
 import importlib.util
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 from env.errors import UserError
 from env.evaluate import evaluate
@@ -81,6 +84,14 @@ def test_a_worker_that_dies_is_one_clear_error_and_the_next_call_works():
     assert len(list(run_all(square, range(4), "processes", 2))) == 4
 
 
+def test_workers_that_died_between_two_calls_are_one_clear_error_and_the_next_call_works():
+    for process in {process for _, (_, process) in list(run_all(square, range(8), "processes", 2))}:
+        os.kill(process, signal.SIGKILL)
+    with pytest.raises(UserError, match="a worker process died"):
+        list(run_all(square, range(4), "processes", 2))
+    assert len(list(run_all(square, range(4), "processes", 2))) == 4
+
+
 def test_whoever_stops_listening_is_not_kept_waiting():
     started = time.monotonic()
     running = run_all(slow, range(4), "processes", 2)
@@ -88,6 +99,36 @@ def test_whoever_stops_listening_is_not_kept_waiting():
     running.close()
     assert time.monotonic() - started < 20
     assert len(list(run_all(square, range(4), "processes", 2))) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_workers_end_with_whoever_started_them(tmp_path):
+    """`kill -9` of a long evaluation must not leave its workers to eat up the machine."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, time\n"
+        "from env.executors import run_all\n"
+        "def work(pipe):\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    list(run_all(work, [1, 2], 'processes', 2))\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, program], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    workers = [int(run.stdout.readline()) for _ in range(2)]
+    run.kill()
+    # The pipe is at its end when everybody who could write to it is gone.
+    assert run.communicate(timeout=20)[0] == b""
+    assert not any(running(worker) for worker in workers)
+
+
+def running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 def test_an_unknown_executor_is_an_error():
