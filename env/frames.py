@@ -4,7 +4,9 @@ Nothing here believes a byte: every count is bounded before anything is read or 
 a frame names must be one that the sender plays, is live, and speaks once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,19 +43,21 @@ class FrameError(Exception):
 
 @dataclass(frozen=True)
 class Round:
-    """One frame, read: actions int32[A, 5] and ids int32[I] for the engine, and what the episodes said.
+    """The frames of several jobs, read together; episodes are numbered as the engine does.
 
     Attributes:
-        final_episode, final_answer: int32[F], episodes that have ended and their answer codes.
+        frames: each job's number of its round and its episodes.
+        actions: int64[A, 5], and ids int64[I], for the engine.
+        final_episode, final_answer: int64[F], episodes that have ended and their answer codes.
         errors: {episode: text} of those that ended with an error.
         notes: (episode, text) in the order they were left.
     """
 
-    number: int
-    actions: NDArray[np.int32]
-    ids: NDArray[np.int32]
-    final_episode: NDArray[np.int32]
-    final_answer: NDArray[np.int32]
+    frames: list[tuple[int, range]]
+    actions: Ints
+    ids: Ints
+    final_episode: Ints
+    final_answer: Ints
     errors: dict[int, str]
     notes: list[tuple[int, str]]
 
@@ -77,90 +81,129 @@ def body_size(header: bytes | bytearray, episodes: int) -> int:
     return size
 
 
-def parse(frame: bytes | bytearray, live: NDArray[np.bool_]) -> Round:
-    """Read a whole frame of a job whose episodes are `live` (bool[E]).
-
-    Raises:
-        FrameError: counts that do not add up, or an episode that is not the sender's, has ended, or acts and
-            answers at once.
-    """
-    if len(frame) < HEADER.size or len(frame) != HEADER.size + body_size(frame[: HEADER.size], len(live)):
-        raise FrameError("malformed frame: its length is not what its header says")
-    _, number, actions, ids, finals, notes, _ = HEADER.unpack_from(frame)
-    values = np.frombuffer(frame, np.int32, 5 * actions + ids + 3 * finals + 2 * notes, HEADER.size)
-    table, values = values[: 5 * actions].reshape(-1, 5), values[5 * actions :]
-    branches, values = values[:ids], values[ids:]
-    final, note = values[: 3 * finals].reshape(-1, 3), values[3 * finals :].reshape(-1, 2)
-    _check_episodes(table[:, 0], final[:, 0], note[:, 0], live)
-    _check_counts(table, ids)
-    text = bytes(frame[HEADER.size + 4 * (5 * actions + ids + 3 * finals + 2 * notes) :])
-    lengths = np.concatenate([final[:, 2], note[:, 1]])
-    if len(lengths) and (lengths.min() < 0 or int(lengths.sum(dtype=np.int64)) != len(text)):
-        raise FrameError("malformed frame: text lengths")
-    if ((final[:, 2] != 0) & (final[:, 1] != UNPARSED)).any():
-        raise FrameError("malformed frame: an answer and an error at once")
-    errors: dict[int, str] = {}
-    said: list[tuple[int, str]] = []
-    if text:
-        stops = np.cumsum(lengths)
-        for row in np.flatnonzero(lengths).tolist():
-            part = printable(text[stops[row] - lengths[row] : stops[row]])
-            if row < finals:
-                errors[int(final[row, 0])] = part
-            else:
-                said.append((int(note[row - finals, 0]), part))
-    return Round(number, table, branches, final[:, 0], final[:, 1], errors, said)
-
-
-def encode(number: int, results: Results, episode: Ints, actions: slice, rows: slice) -> bytes:
-    """The reply to one job: its slice of a round's results.
+def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.bool_]) -> Round:
+    """Read one whole frame of each of some jobs.
 
     Args:
-        episode: int[A], the acting episodes as the job numbers them.
+        frames: the consecutive episodes that a job plays, and its frame; jobs in the order of their episodes.
+        live: bool[E], of all episodes.
+
+    Raises:
+        FrameError: one of them has counts that do not add up, or an episode that is not the sender's, has
+            ended, or acts and answers at once.
     """
-    columns = 0 if (results.answer[rows] == UNASKED).any() else TOLD
-    parts = [
-        b"",
-        np.stack([episode, results.rows[actions]], axis=1).astype(np.int32).tobytes(),
-        results.ledger[actions].tobytes(),
-        results.answer[rows].astype(np.int32).tobytes(),
-        results.tokens[rows].astype(np.int32).tobytes(),
-        results.depth[rows].astype(np.int32).tobytes(),
-        results.end[rows].tobytes(),
-    ]
-    scores = 0
+    told: list[tuple[int, range]] = []
+    counts: list[tuple[int, ...]] = []
+    columns: tuple[list[memoryview], ...] = ([], [], [], [])
+    texts: list[bytes] = []
+    for span, frame in frames:
+        if len(frame) < HEADER.size or len(frame) != HEADER.size + body_size(frame[: HEADER.size], len(span)):
+            raise FrameError("malformed frame: its length is not what its header says")
+        _, number, *count, length = HEADER.unpack_from(frame)
+        view, at = memoryview(frame), HEADER.size
+        for column, width in zip(columns, (5 * count[0], count[1], 3 * count[2], 2 * count[3]), strict=True):
+            column.append(view[at : at + 4 * width])
+            at += 4 * width
+        told.append((number, span))
+        counts.append((*count, length))
+        texts.append(bytes(view[at:]))
+    actions, ids, finals, notes = (
+        np.frombuffer(b"".join(column), np.int32).astype(np.int64) for column in columns
+    )
+    size = np.array(counts, np.int64).reshape(-1, 5)
+    actions, finals, notes = actions.reshape(-1, 5), finals.reshape(-1, 3), notes.reshape(-1, 2)
+    first = np.array([span.start for _, span in told], np.int64)
+    last = np.array([span.stop for _, span in told], np.int64)
+    job = np.arange(len(told))
+    acting, ending, noting = (np.repeat(job, size[:, column]) for column in (0, 2, 3))
+    for table, sender in ((actions, acting), (finals, ending), (notes, noting)):
+        if len(table):
+            table[:, 0] += first[sender]
+            if ((table[:, 0] < first[sender]) | (table[:, 0] >= last[sender])).any():
+                raise FrameError("malformed frame: an episode that the sender does not play")
+    _check_episodes(actions[:, 0], finals[:, 0], live)
+    _check_counts(actions, acting, size[:, 1])
+    errors: dict[int, str] = {}
+    said: list[tuple[int, str]] = []
+    if len(notes) or size[:, 4].any() or finals[:, 2].any():
+        for k, text in enumerate(texts):
+            _read_texts(finals[ending == k], notes[noting == k], text, errors, said)
+    if ((finals[:, 2] != 0) & (finals[:, 1] != UNPARSED)).any():
+        raise FrameError("malformed frame: an answer and an error at once")
+    return Round(told, actions, ids, finals[:, 0], finals[:, 1], errors, said)
+
+
+def write(told: Round, results: Results) -> list[bytes]:
+    """The reply to each job of a round: its own part of the results."""
+    starts = [span.start for _, span in told.frames]
+    edges = np.searchsorted(results.episode, np.array([*starts, np.iinfo(np.int64).max]))
+    stops = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.maximum(results.rows, 0))])[edges]
+    base = np.repeat(np.array(starts, np.int64), np.diff(edges))
+    unasked = _running(results.answer == UNASKED)[stops]
+    who = np.stack([results.episode - base, results.rows], axis=1)
+    actions = [_column(who, 8), (results.ledger.tobytes(), 32)]
+    rows = [_column(values, 4) for values in (results.answer, results.tokens, results.depth)]
+    rows.append((results.end.astype(np.uint8, copy=False).tobytes(), 1))
+    columns, scored = 0, np.zeros(len(stops), np.int64)
     if results.children is not None:
         columns |= CHILDREN
-        parts.append(results.children[rows].astype(np.int32).tobytes())
+        rows.append(_column(results.children, 4))
     if results.confidence is not None:
         columns |= CONFIDENCE
-        parts.append(results.confidence[rows].tobytes())
+        rows.append((results.confidence.tobytes(), 4))
+    values = b""
     if results.scores is not None:
         columns |= PRM
-        counts, values = results.scores
-        before, scores = int(counts[: rows.start].sum()), int(counts[rows].sum())
-        parts += [counts[rows].astype(np.int32).tobytes(), values[before : before + scores].tobytes()]
-    parts[0] = REPLY.pack(MAGIC, number, len(episode), rows.stop - rows.start, columns, scores)
-    return b"".join(parts)
+        rows.append(_column(results.scores[0], 4))
+        scored, values = _running(results.scores[0])[stops], results.scores[1].tobytes()
+    replies = []
+    at = list(zip(*(bounds.tolist() for bounds in (edges, stops, scored, unasked)), strict=True))
+    for (number, _), here, there in zip(told.frames, at[:-1], at[1:], strict=True):
+        (a, row, score, silent), (b, end, last, silent_end) = here, there
+        whole = TOLD if silent == silent_end else 0
+        header = REPLY.pack(MAGIC, number, b - a, end - row, columns | whole, last - score)
+        parts = [data[a * width : b * width] for data, width in actions]
+        parts += [data[row * width : end * width] for data, width in rows]
+        replies.append(b"".join((header, *parts, values[4 * score : 4 * last])))
+    return replies
 
 
-def _check_episodes(
-    acting: NDArray[np.int32], ending: NDArray[np.int32], noting: NDArray[np.int32], live: NDArray[np.bool_]
-) -> None:
-    for named in (acting, ending, noting):
-        if len(named) and (named.min() < 0 or named.max() >= len(live)):
-            raise FrameError("malformed frame: an episode that the sender does not play")
+def _running(values: NDArray[Any]) -> Ints:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+
+
+def _column(values: NDArray[Any], width: int) -> tuple[bytes, int]:
+    return values.astype(np.int32).tobytes(), width
+
+
+def _check_episodes(acting: Ints, ending: Ints, live: NDArray[np.bool_]) -> None:
     if not (live[acting].all() and live[ending].all()):
         raise FrameError("malformed frame: an episode that has ended")
     if (acting[1:] < acting[:-1]).any():
         raise FrameError("malformed frame: actions out of order")
-    if len(ending) and (np.bincount(np.r_[ending, np.unique(acting)]) > 1).any():
+    if len(ending) and (np.bincount(np.concatenate([ending, np.unique(acting)])) > 1).any():
         raise FrameError("malformed frame: an episode answers twice, or acts and answers")
 
 
-def _check_counts(table: NDArray[np.int32], ids: int) -> None:
-    kind, count = table[:, 1], np.maximum(table[:, 3], 0).astype(np.int64)
+def _check_counts(actions: Ints, acting: Ints, ids: Ints) -> None:
+    kind, count = actions[:, 1], np.maximum(actions[:, 3], 0)
     width = np.where((kind == BRANCH) | (kind == FORK), 0, count)
-    width = np.where((kind == EXTEND) & (table[:, 4] == -1), 2 * width, width)
-    if int(width.sum()) != ids:
+    width = np.where((kind == EXTEND) & (actions[:, 4] == -1), 2 * width, width)
+    if (np.bincount(acting, width, len(ids)) != ids).any():
         raise FrameError("malformed frame: the counts of its actions do not add up to its ids")
+
+
+def _read_texts(
+    finals: Ints, notes: Ints, text: bytes, errors: dict[int, str], said: list[tuple[int, str]]
+) -> None:
+    """The errors of one job's finals and then its notes, which lie in its text one behind the other."""
+    lengths = np.concatenate([finals[:, 2], notes[:, 1]])
+    if (len(lengths) and lengths.min() < 0) or int(lengths.sum()) != len(text):
+        raise FrameError("malformed frame: text lengths")
+    stops = np.cumsum(lengths)
+    for row in np.flatnonzero(lengths).tolist():
+        part = printable(text[stops[row] - lengths[row] : stops[row]])
+        if row < len(finals):
+            errors[int(finals[row, 0])] = part
+        else:
+            said.append((int(notes[row - len(finals), 0]), part))

@@ -22,7 +22,7 @@ from env.episode import (
     PRUNE,
     Reply,
 )
-from env.frames import MAX_FRAME, MAX_IDS, FrameError, Round, body_size, encode, parse
+from env.frames import MAX_FRAME, MAX_IDS, FrameError, Round, body_size, read, write
 from env.index import Index
 from env.playback import Playback
 from env.replay import Replay
@@ -40,6 +40,10 @@ def frame(actions=(), ids=(), finals=(), notes=(), text=b"", number=7, magic=MAG
     )
 
 
+def parse(sent: bytes, states: np.ndarray) -> Round:
+    return read([(range(len(states)), sent)], states)
+
+
 def live(*states: bool) -> np.ndarray:
     return np.array(states or [True] * EPISODES)
 
@@ -55,8 +59,8 @@ def test_an_honest_frame_is_read_as_it_was_written():
         ),
         live(),
     )
-    assert (told.number, told.actions.tolist(), told.ids.tolist()) == (
-        7,
+    assert (told.frames, told.actions.tolist(), told.ids.tolist()) == (
+        [(7, range(EPISODES))],
         [[0, BRANCH, 1, 2, 0], [1, EXTEND, 0, 2, -1]],
         [4, 5, 1, 3],
     )
@@ -225,10 +229,13 @@ def test_a_reply_reads_as_the_engine_meant_it(store, episodes, opened):
     ids = np.array([i for e in range(episodes) for i in range(granted[e])], np.int64)
     results = replay.step(np.array(table), ids)
     stops = np.cumsum(results.rows)
+    nothing = np.zeros(0, np.int64)
+    alone = [(3, range(e, e + 1)) for e in range(episodes)]
+    replies = write(Round(alone, nothing, nothing, nothing, nothing, {}, []), results)
     for e in range(episodes):
         here = slice(int(stops[e] - results.rows[e]), int(stops[e]))
-        reply = Reply(encode(3, results, np.array([e]), slice(e, e + 1), here))
-        assert reply.actions == [e, granted[e]]
+        reply = Reply(replies[e])
+        assert reply.actions == [0, granted[e]]
         assert list(reply.ledger) == replay.ledger[e].tolist()
         assert reply.answer == results.answer[here].tolist()
         assert list(reply.tokens) == results.tokens[here].tolist()

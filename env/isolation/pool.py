@@ -15,6 +15,7 @@ from env.isolation.zygote import IsolationError, Report, Zygote
 Answer = Callable[[list[tuple[int, bytes]]], Sequence[bytes | Exception]]
 
 _TICK = 0.1
+_LINGER = 0.001
 
 
 @dataclass(frozen=True)
@@ -120,15 +121,19 @@ class Pool:
         """
         queue = enumerate(jobs)
         checked = time.monotonic()
+        waiting: list[tuple[_Child, bytes]] = []
         try:
             while True:
                 while len(self._children) < concurrency and (drawn := next(queue, None)):
                     self._start(*drawn)
                 if not self._children:
                     return
-                outcomes, frames = self._listen()
-                if frames:
-                    self._reply(frames, answer)
+                outcomes, frames = self._listen(_LINGER if waiting else _TICK)
+                waiting += frames
+                # One answer to many costs hardly more than to one, so what comes soon is waited for.
+                if waiting and (not frames or len(waiting) >= len(self._by_pipe) // 2):
+                    self._reply(waiting, answer)
+                    waiting = []
                 if time.monotonic() > checked + _TICK:
                     checked = time.monotonic()
                     self._check_patience(checked)
@@ -168,10 +173,10 @@ class Pool:
         }
         self._send(child, pack(setup))
 
-    def _listen(self) -> tuple[list[Outcome], list[tuple[_Child, bytes]]]:
+    def _listen(self, seconds: float) -> tuple[list[Outcome], list[tuple[_Child, bytes]]]:
         outcomes: list[Outcome] = []
         frames: list[tuple[_Child, bytes]] = []
-        for handle, _ in self._poller.poll(_TICK * 1000):
+        for handle, _ in self._poller.poll(seconds * 1000):
             if handle == self._zygote.fileno():
                 outcomes += self._hear_report()
             elif child := self._by_pipe.get(handle):
@@ -187,7 +192,8 @@ class Pool:
         return outcomes, frames
 
     def _reply(self, frames: list[tuple[_Child, bytes]], answer: Answer) -> None:
-        replies = answer([(child.index, frame) for child, frame in frames])
+        frames = [(child, frame) for child, frame in frames if not child.ended]
+        replies = answer([(child.index, frame) for child, frame in frames]) if frames else []
         for (child, _), reply in zip(frames, replies, strict=True):
             if isinstance(reply, Exception):
                 self._end(child, printable(str(reply)))
