@@ -76,6 +76,25 @@ def test_nobody_speaks_before_hearing_us_out(ends):
         link.receive()
 
 
+def test_nobody_speaks_twice_before_our_answer(ends):
+    link, out, _ = ends
+    os.write(out, notice({"settings": {}}) + FRAME)
+    assert link.receive() == FRAME
+    os.write(out, HEADER.pack(MAGIC, 2, 0, 0, 1, 0, 0) + bytes(12))
+    with pytest.raises(Failure, match="heard us out"):
+        link.receive()
+
+
+def test_our_own_time_is_not_counted(ends):
+    link, out, _ = ends
+    os.write(out, notice({"settings": {}}) + FRAME)
+    assert link.receive() == FRAME
+    link.check_patience(time.monotonic() + 60)
+    link.send(b"")
+    with pytest.raises(Failure, match="kept us waiting"):
+        link.check_patience(time.monotonic() + 6)
+
+
 def test_a_closed_pipe(ends):
     link, out, _ = ends
     null = os.open(os.devnull, os.O_RDWR)

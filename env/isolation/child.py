@@ -80,7 +80,6 @@ def _job(zygote: int, files: list[int], layers: set[str]) -> NoReturn:
         os.dup2(outbox, 1)
         os.closerange(2, kernel.MAX_FILES)
         setup = wire.unpack(_hear())
-        signal.signal(signal.SIGXCPU, _out_of_time)
         kernel.confine(layers, setup["memory"], setup["cpu"])
         _play(setup)
     except BaseException as error:
@@ -141,7 +140,3 @@ def _register(name: str, source: str) -> None:
             sys.modules[package].__path__ = []
         setattr(sys.modules[package], last, module)
     exec(compile(source, f"<{name}>", "exec"), module.__dict__)
-
-
-def _out_of_time(signal_number: int, frame: object) -> NoReturn:
-    raise TimeoutError("the processor time of this job is used up")

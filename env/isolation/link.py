@@ -52,6 +52,7 @@ class Link:
         settings: what the controller's schedule resolved to, once the child has said so.
         unanswered: episodes whose final the child has not sent yet.
         unsent: the part of a reply that its pipe had no room for.
+        theirs: whether it is the child's turn; it is ours from its frame to our reply.
     """
 
     def __init__(self, inbox: int, outbox: int, episodes: int, tracing: bool, limits: Limits) -> None:
@@ -64,13 +65,13 @@ class Link:
         self._episodes = episodes
         self._buffer = bytearray()
         self._size = self._rounds = self._traffic = self._text = 0
-        self._waited, self._turn_began = 0.0, time.monotonic()
+        self.theirs, self._waited, self._turn_began = True, 0.0, time.monotonic()
         for end in (inbox, outbox):
             os.set_blocking(end, False)
 
     def send(self, message: bytes) -> None:
         """Begin the child's turn; what its pipe has no room for is left in `unsent`, for `flush`."""
-        self._turn_began = time.monotonic()
+        self.theirs, self._turn_began = True, time.monotonic()
         size = LENGTH.pack(len(message))
         try:
             sent = os.writev(self.outbox, (size, message))
@@ -114,12 +115,13 @@ class Link:
             if buffer:
                 raise Failure("sent more than one frame in its turn")
             self._waited += time.monotonic() - self._turn_began
+            self.theirs = False
             return message
         return None
 
     def check_patience(self, now: float) -> None:
         """Raise Failure if we have waited for this child longer than its limit allows."""
-        if self._waited + now - self._turn_began > self._limits.wall:
+        if self.theirs and self._waited + now - self._turn_began > self._limits.wall:
             raise Failure(f"kept us waiting for more than {self._limits.wall:g} seconds")
 
     def close(self) -> None:
@@ -134,7 +136,7 @@ class Link:
             return
         if not data:
             raise Gone
-        if self.unsent:
+        if self.unsent or not self.theirs:
             raise Failure("spoke before it had heard us out")
         self._buffer += data
         self._traffic += max(len(data), LEAST_CHARGE)

@@ -186,7 +186,9 @@ class Pool:
                     elif frame := child.link.receive():
                         frames.append((child, frame))
                 except Gone:
-                    self._end(child)
+                    # In our turn its frame still waits for us, and may well have been its last.
+                    if child.link.theirs:
+                        self._end(child)
                 except Failure as failure:
                     self._end(child, str(failure))
         return outcomes, frames
@@ -265,8 +267,8 @@ def _cause(report: Report, limits: Limits) -> str:
         return "no process could be started for it"
     if os.WIFSIGNALED(report.status):
         number = os.WTERMSIG(report.status)
+        if number == signal.SIGXCPU or (number == signal.SIGKILL and report.cpu_seconds >= limits.cpu):
+            return f"used more than {limits.cpu} seconds of processor time"
         if number != signal.SIGKILL:
             return f"crashed: {signal.strsignal(number)}"
-        if report.cpu_seconds >= limits.cpu:
-            return f"used more than {limits.cpu} seconds of processor time"
     return "ended before every episode had its answer"
