@@ -234,9 +234,15 @@ class Run:
         try:
             yield
         except OSError as error:
+            started = (self.path / "run.json").exists()
             raise UserError(
-                f"cannot write the run in {self.path}: {error.strerror or error}. What is archived is kept; "
-                f"make room, or make it writable; go on with `autotts search --resume --out {self.path}`"
+                f"cannot write the run in {self.path}: {error.strerror or error}. "
+                + (
+                    "What is archived is kept; make room, or make it writable; go on with "
+                    f"`autotts search --resume --out {self.path}`"
+                    if started
+                    else "Give --out a folder that can be written"
+                )
             ) from error
 
 
