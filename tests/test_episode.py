@@ -4,52 +4,11 @@ import random
 
 import pytest
 
-from env.episode import MAX_ACTIONS, MAX_NOTES, ControllerError, Episode
+from env.episode import MAX_NOTES, ControllerError, Episode
 from env.index import Index
 from env.lockstep import resolve
-from env.playback import Playback
-from tests.forests import Node, Problem, Trees
-from tests.playing import play_on
-
-
-def grow(parent: Node | None, tokens: int, answer: int, end: int = 0, **fields) -> Node:
-    node = Node(tokens, answer, 2, end, parent=parent, **fields)
-    if parent is not None:
-        parent.children.append(node)
-    return node
-
-
-def store(*nodes: Node, right: int = 1, **capabilities) -> Index:
-    for place, node in enumerate(nodes):
-        node.place = place
-    return Index.build(Trees([Problem(list(nodes), frozenset({right}), 3)], **capabilities).forest())
-
-
-def chain(*segments: tuple[int, int], end: int = 1) -> list[Node]:
-    """Nodes of (tokens, answer) one after the other, the last of which ends."""
-    nodes: list[Node] = []
-    for k, (tokens, answer) in enumerate(segments):
-        last = k == len(segments) - 1
-        nodes.append(grow(nodes[-1] if nodes else None, tokens, answer, end if last else 0))
-    return nodes
-
-
-def line() -> Index:
-    """A store whose every branch runs 10, 20 and 30 tokens and says 0, nothing, 1."""
-    return store(*chain((10, 0), (20, -1), (30, 1)), *chain((10, 0), (20, -1), (30, 1)))
-
-
-def run(index: Index, solve, **options) -> Playback:
-    options.setdefault("max_branches", 100)
-    playback = play_on(index, solve, **options)
-    assert playback.errors == {}
-    return playback
-
-
-def error_of(index: Index, solve, **options) -> str:
-    options.setdefault("max_branches", 100)
-    (error,) = play_on(index, solve, **options).errors.values()
-    return error
+from tests.forests import Problem, Trees
+from tests.playing import chain, grow, line, run, store, tree
 
 
 def test_the_life_of_a_branch():
@@ -147,14 +106,6 @@ def test_an_action_that_is_refused_takes_nothing_from_the_others_of_its_round():
         return ep.answer[ids[0]]
 
     run(store(*(node for _ in range(4) for node in chain((10, 0), (20, -1), (30, 1)))), solve)
-
-
-def tree() -> Index:
-    """A root of 10 tokens with three children of 1, 2 and 4, the first of which goes on for 8."""
-    root = grow(None, 10, 0, scores=(0.5,), confidence=1.5)
-    kids = [grow(root, 2**k, k, end=int(k > 0), scores=(0.25 * k, 1.0), confidence=2.0) for k in range(3)]
-    leaf = grow(kids[0], 8, 1, end=2, confidence=2.5)
-    return store(root, *kids, leaf, has_scores=True, has_confidence=True)
 
 
 def test_forks_leave_their_parent_where_it_is():
@@ -353,152 +304,6 @@ def test_without_tracing_notes_are_not_kept():
     ep = Episode(1, 2)
     ep.note("x")
     assert ep._notes is None
-
-
-UNKNOWN = "unknown branch id: ids are those that branch() and fork() returned in this episode"
-TWICE = "a branch may appear only once in a round"
-NEGATIVE = "a negative count: ask for zero or more"
-FLOOD = "too many actions in one round"
-ODD = "together() takes branch, extend, finish, probe, score and fork actions"
-
-
-@pytest.mark.parametrize(
-    ("action", "error"),
-    [
-        (lambda ep: ep.finish([2]), UNKNOWN),
-        (lambda ep: ep.finish([-1]), UNKNOWN),
-        (lambda ep: ep.extend(range(100)), UNKNOWN),
-        (lambda ep: ep.extend([0, 0]), TWICE),
-        (lambda ep: ep.extend([0] * 100_000), TWICE),
-        (lambda ep: ep.together(ep.extend([0]), ep.probe([0])), TWICE),
-        (lambda ep: ep.together(*(ep.extend([0, 1]) for _ in range(200))), TWICE),
-        (lambda ep: ep.together(ep.branch(1), ep.extend([2])), UNKNOWN),
-        (lambda ep: ep.branch(-1), NEGATIVE),
-        (lambda ep: ep.extend([0], -1), NEGATIVE),
-        (lambda ep: ep.extend([0, 1], [1, -1]), NEGATIVE),
-        (lambda ep: ep.extend([0, 1], [1]), "1 segment counts for 2 branches: give one each"),
-        (lambda ep: ep.branch(1.0), "1.0 is not a whole number of 32 bits"),
-        (lambda ep: ep.branch(2**31), f"{2**31} is not a whole number of 32 bits"),
-        (lambda ep: ep.branch(True), "True is not a whole number of 32 bits"),
-        (lambda ep: ep.branch(1, arm=1), "unknown arm: see the arms this store was collected with"),
-        (lambda ep: ep.branch(1, arm=-1), "unknown arm: see the arms this store was collected with"),
-        (lambda ep: ep.fork(0, 1), "this store has no forks: `fork` needs a store collected with trees"),
-        (
-            lambda ep: ep.score([0]),
-            "this store has no process-reward-model scores: `score` needs a store collected with --prm",
-        ),
-        (
-            lambda ep: ep.together(*(ep.branch(0) for _ in range(MAX_ACTIONS))),
-            "too many actions in one round",
-        ),
-        (lambda ep: ep.together(ep.prune([0])), ODD),
-        (lambda ep: ep.together(ep.together(ep.branch(1))), ODD),
-        (lambda ep: ep.together(3), ODD),
-    ],
-)
-def test_misuse_is_an_error_of_the_controller_that_says_what_is_wrong(action, error):
-    async def solve(ep):
-        await ep.branch(2)
-        try:
-            await action(ep)
-        except Exception as caught:
-            assert str(caught) == error
-            raise
-
-    told = error_of(line(), solve)
-    assert told == f"ControllerError: {error}"
-
-
-def test_misuse_on_trees():
-    async def negative(ep):
-        await ep.branch(1)
-        await ep.fork(0, -1)
-
-    async def unborn(ep):
-        await ep.together(ep.branch(1), ep.fork(0, 1))
-
-    assert error_of(tree(), negative) == f"ControllerError: {NEGATIVE}"
-    assert error_of(tree(), unborn) == f"ControllerError: {UNKNOWN}"
-
-
-def test_a_store_without_probes_says_so():
-    async def asks(ep):
-        await ep.branch(1)
-
-    async def reads(ep):
-        ids = await ep.branch(1, probe=False)
-        await ep.finish(ids)
-        assert ep.answer == [0]
-        return ep.answer[0]
-
-    index = store(*chain((10, -2), (20, 1)))
-    assert "this store has no probes: pass probe=False" in error_of(index, asks)
-    assert run(index, reads).replay.correct[0]
-
-
-def test_pruning_what_is_unknown_is_an_error():
-    async def solve(ep):
-        ep.prune([0])
-
-    assert error_of(line(), solve) == f"ControllerError: {UNKNOWN}"
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (7, "ControllerError: the answer is no code that this episode has seen"),
-        (-5, "ControllerError: the answer is no code that this episode has seen"),
-        ("42", "ControllerError: solve returned str, not an answer code or None"),
-        (True, "ControllerError: solve returned bool, not an answer code or None"),
-        (2**40, "ControllerError: solve returned int, not an answer code or None"),
-    ],
-)
-def test_an_answer_is_a_code_that_was_seen(answer, error):
-    async def solve(ep):
-        await ep.branch(1)
-        return answer
-
-    assert error_of(line(), solve) == error
-
-
-@pytest.mark.parametrize("answer", [None, -1])
-def test_an_episode_may_end_without_an_answer(answer):
-    async def solve(ep):
-        await ep.branch(1)
-        return answer
-
-    replay = run(line(), solve).replay
-    assert (replay.final.tolist(), replay.correct.tolist()) == ([-1], [False])
-
-
-def test_an_error_costs_its_own_episode_only(monkeypatch):
-    monkeypatch.setattr("env.lockstep.MAX_ROUNDS", 50)
-
-    async def solve(ep):
-        ids = await ep.branch(1)
-        which = seen.setdefault(id(ep), len(seen))
-        if which == 0:
-            raise ValueError("no")
-        if which == 1:
-            await ep.finish([9])
-        if which == 2:
-            while True:
-                await ep.extend(ids)
-        if which == 3:
-            raise SystemExit(3)
-        await ep.finish(ids)
-        return ep.answer[0]
-
-    seen: dict[int, int] = {}
-    playback = play_on(line(), solve, problems=[0] * 5, seeds=range(5))
-    assert playback.errors == {
-        0: "ValueError: no",
-        1: f"ControllerError: {UNKNOWN}",
-        2: "ControllerError: no answer after 50 rounds",
-        3: "SystemExit: 3",
-    }
-    assert playback.replay.correct.tolist() == [False] * 4 + [True]
-    assert playback.replay.ledger[:, 0].tolist() == [10, 10, 60, 10, 60]
 
 
 def test_overrides_replace_settings_that_there_are():
