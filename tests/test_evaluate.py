@@ -3,60 +3,26 @@
 import json
 import random
 import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
 
 from env import unit
 from env.errors import UserError
-from env.evaluate import evaluate, trace
+from env.evaluate import evaluate
 from env.isolation.link import Limits
 from env.program import Program
 from env.store import Store
 from tests import made_up
+from tests.programs import CAREFUL, isolated, shipped, written
 from tests.trees import random_store
 
-CONTROLLERS = Path(__file__).resolve().parent.parent / "controllers"
 NAMES = (
     "self_consistency",
     "adaptive_consistency",
     "early_stopping_consistency",
     "parallel_probe",
     "confidence_momentum",
-)
-isolated = pytest.mark.skipif(sys.platform != "linux", reason="untrusted code is run on Linux only")
-
-
-def shipped(name: str) -> Program:
-    path = CONTROLLERS / f"{name}.py"
-    return Program(name, path.read_text(encoding="utf-8"), trusted=True, path=path)
-
-
-def written(name: str, body: str, settings: str = "{}", arguments: str = "", above: str = "") -> Program:
-    """An untrusted controller whose `solve` has this body, from its seventh line on."""
-    schedule = f"def schedule(beta):\n    return {settings}"
-    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
-    return Program(name, f"{above}\n\n{schedule}\n\nasync def solve(ep{arguments}):\n{lines}\n")
-
-
-CAREFUL = written(
-    "careful",
-    """
-first = await ep.branch(1 + ep.rng.randrange(3))
-ep.note("opened", len(first))
-if ep.children:
-    try:
-        await ep.fork(first[0], 2)
-    except Exception:
-        pass
-everyone = range(len(ep.done))
-await ep.extend(everyone, [1 + b % 2 for b in everyone])
-if len(first) > 2:
-    ep.prune(first[:1])
-await ep.together(ep.finish(first[1:]), ep.probe(first[:1]))
-return max((code for code in ep.answer if code is not None), default=None)
-""",
 )
 
 
@@ -292,66 +258,3 @@ def test_arguments_out_of_range(store, wrong, says):
 def test_two_controllers_of_one_name_are_refused(store):
     with pytest.raises(UserError, match="two controllers of the same name"):
         evaluate([store], [CAREFUL, CAREFUL], betas=[0], seeds=[0])
-
-
-@isolated
-def test_a_trace_tells_what_an_episode_did_and_what_it_cost(trees):
-    done = evaluate([trees], [CAREFUL], betas=[0.5], seeds=[2], workers=1).frame
-    for row in done.to_dicts():
-        told = trace(trees, CAREFUL, 0.5, row["problem"], 2)
-        assert json.loads(json.dumps(told)) == told
-        *rounds, last = told
-        assert last == {
-            "answer": None if row["answer"] < 0 else row["answer"],
-            "correct": row["correct"],
-            "error": "",
-            "spent": {name: row[name] for name in ("decode", "probe", "prm", "sequential")},
-        }
-        assert [r["round"] for r in rounds] == list(range(1, len(rounds) + 1))
-        assert rounds[0]["actions"][0]["do"] == "branch"
-        assert rounds[1]["notes"] == [f"opened {len(rounds[0]['actions'][0]['ids'])}"]
-        shown = [action for r in rounds for action in r["actions"] if action["do"] != "prune"]
-        for action in shown:
-            lengths = {len(action[key]) for key in ("ids", "depth", "tokens", "answer", "done")}
-            assert len(lengths) == 1
-        assert sum(sum(action["tokens"]) for action in shown) == row["decode"]
-        assert sum(sum(probed(action)) for action in shown) == row["probe"]
-        rows = [
-            [t + p for a in r["actions"] if a in shown for t, p in zip(a["tokens"], probed(a), strict=True)]
-            for r in rounds
-        ]
-        assert sum(max(costs, default=0) for costs in rows) == row["sequential"]
-
-
-def probed(action: dict) -> list[int]:
-    """What the probes of an action cost, which it leaves out where nothing was paid."""
-    return action.get("probe_tokens", [0] * len(action["ids"]))
-
-
-def test_a_trace_keeps_what_went_wrong_and_what_was_said_last(store):
-    problem = store.problems["question_hash"][0].as_py()
-    program = Program(
-        "odd",
-        "def schedule(beta):\n    return {}\n\nasync def solve(ep):\n    ids = await ep.branch(2)\n"
-        '    ep.prune(ids[:1])\n    ep.note("pruned")\n    await ep.finish(ids)\n    ep.note("done")\n'
-        "    await ep.finish([7])\n    return 0\n",
-        trusted=True,
-    )
-    told = trace(store, program, 0.5, problem, 0)
-    assert [[action["do"] for action in r["actions"]] for r in told[:-1]] == [
-        ["branch"], ["prune", "finish"], ["finish"],
-    ]  # fmt: skip
-    assert told[1]["actions"][0]["ids"] == [0]
-    assert told[1]["actions"][1]["done"] == ["pruned", "stop"]
-    assert told[1]["notes"] == ["pruned"]
-    assert told[2] == {"round": 3, "actions": [{"do": "finish", "refused": True}], "notes": ["done"]}
-    assert told[3]["error"].startswith("ControllerError: unknown branch id")
-    silent = Program(
-        "silent", program.source.replace("ids = await", 'return ep.note("bye")  #'), trusted=True
-    )
-    assert trace(store, silent, 0.5, problem, 0)[0] == {"round": 1, "actions": [], "notes": ["bye"]}
-
-
-def test_a_trace_of_no_problem(store):
-    with pytest.raises(UserError, match="has no problem x"):
-        trace(store, shipped("self_consistency"), 0.5, "x", 0)
