@@ -46,7 +46,7 @@ controllers, program = ROOMS.controllers, ROOMS.program
 __all__ = [*API, "UserError", "controllers", "main", "program"]
 
 COMMANDS = {
-    "import": ("collect.commands.import_", "make a store from published recordings or from plain JSON lines"),
+    "import": ("collect.commands.import_", "make a store of recordings, evaluation logs or your own samples"),
     "controllers": ("env.commands.controllers", "list the shipped controllers, or print one"),
     "evaluate": ("env.commands.evaluate", "measure accuracy and cost of controllers on stores"),
     "compare": ("env.commands.compare", "say whether one controller is better than another"),

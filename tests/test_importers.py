@@ -10,10 +10,12 @@ import pytest
 from checkout import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from importing import word_counter
 
 from autotts import main
 from collect.importers import autotts, jsonl
 from collect.importers.checking import ImportFileError
+from collect.importers.counting import load_counter
 from env.forest import hash_question
 from env.schema import StoreError
 from env.store import Store
@@ -302,7 +304,7 @@ WRONG_LINES = {
     "`problem` is missing; there are gold, text, tokens": line(problem=...),
     "`gold` is missing": line(gold=...),
     "`gold` must be a string that is not empty, got 2": line(gold=2),
-    "`gold` is '3', but '2' in line 1 for the same problem": line(gold="3"),
+    "`gold` is '3', but '2' in FILE: line 1 for the same problem": line(gold="3"),
     "`text` is missing": line(text=...),
     "`text` must be a string, got null": line(text=None),
     "`tokens` is missing; give it, or count them with --tokenizer NAME": line(tokens=...),
@@ -327,7 +329,8 @@ WRONG_LINES = {
 def test_a_wrong_line_is_named(tmp_path, message):
     with pytest.raises(ImportFileError) as caught:
         import_lines(tmp_path, line(), WRONG_LINES[message])
-    assert str(caught.value).startswith(f"{tmp_path}/mine.jsonl: line 2: {message}")
+    file = f"{tmp_path}/mine.jsonl"
+    assert str(caught.value).startswith(f"{file}: line 2: {message.replace('FILE', file)}")
     assert not (tmp_path / "s").exists()
 
 
@@ -338,14 +341,27 @@ def test_bytes_that_are_no_text(tmp_path):
 
 
 def test_a_tokenizer_counts(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers", reason="`pip install tokenizers` to test --tokenizer")
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    made.save(str(tmp_path / "tokenizer.json"))
-    store = import_lines(tmp_path, line(text="a b c", tokens=...), tokenizer=str(tmp_path / "tokenizer.json"))
+    tokenizer = word_counter(tmp_path)
+    store = import_lines(tmp_path, line(text="a b c", tokens=...), tokenizer=tokenizer)
     assert store.forest().tokens.tolist() == [3]
     with pytest.raises(ImportFileError, match=r"the tokenizer .*mine\.jsonl cannot be loaded"):
         import_lines(tmp_path, line(tokens=...), tokenizer=str(tmp_path / "mine.jsonl"), force=True)
+
+
+@given(pieces=st.lists(st.text("ab é\n"), min_size=1, max_size=6))
+def test_the_tokens_of_pieces_are_those_of_the_whole(pieces, tmp_path_factory):
+    tokenizers = pytest.importorskip("tokenizers", reason="`pip install tokenizers` to test --tokenizer")
+    level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    vocabulary = {sign: number for number, sign in enumerate([*sorted(level.alphabet()), "aa"])}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [("a", "a")]))
+    made.pre_tokenizer = level
+    made.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
+    made.save(file := str(tmp_path_factory.mktemp("t") / "tokenizer.json"))
+    counts = load_counter(file)(pieces)
+    assert len(counts) == len(pieces) and min(counts) >= 0
+    assert sum(counts) == len(made.encode("".join(pieces)).ids)
+    # Blanks are their tokens even where offsets leave them out.
+    assert load_counter(file)(["b\n\n", "b"]) == [3, 1]
 
 
 def test_without_the_tokenizers_package(tmp_path, monkeypatch):

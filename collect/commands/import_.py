@@ -1,58 +1,55 @@
-"""Make stores of recordings: the ones published with AutoTTS, or your own as plain JSON lines.
+"""Make stores of what exists already: recordings, logs of evaluations, your own samples.
 
 autotts import autotts recordings/Qwen3-0.6B/aime24.json --out stores/aime24
 autotts import autotts recordings/*/aime24.json --out stores
 autotts import jsonl samples.jsonl --out stores/mine --model my-model
+autotts import lm-eval results/my-model/samples_gsm8k_*.jsonl --tokenizer me/my-model --out stores/gsm8k
+autotts import inspect logs/2026-01-31_aime.eval --out stores/aime
+autotts import best-of-n completions.parquet --tokenizer me/my-model --out stores/math
 """
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 
+from collect.commands.import_formats import FORMATS
 from env.rooms import Rooms
-
-JSONL = """\
-Make a store of your own samples: a line a branch, a JSON object with the fields
-
-  problem   the problem's text; lines with the same text are branches of one problem
-  gold      the right answer, a string
-  text      what the model wrote
-  tokens    how many tokens that is; left out, it is counted with --tokenizer
-  answer    the final answer, null if there is none; left out, the task reads it out of the text
-  probes    what the model answered when it was stopped on the way: [{"tokens": 500, "answer": "12"}, ...],
-            tokens counted from the branch's beginning; "cost" may say what asking took
-
-{"problem": "What is 1 + 1?", "gold": "2", "text": "... \\\\boxed{2}", "tokens": 31}
-"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `autotts import`."""
     formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
-    published = formats.add_parser(
-        "autotts",
-        help="recordings published with AutoTTS: FILE is MODEL/DATASET.json",
-        description="Make a store of each recording published with AutoTTS, MODEL/DATASET.json. "
-        "Of several files, each becomes the store OUT/MODEL/DATASET.",
-    )
-    published.add_argument("file", nargs="+", type=Path, metavar="FILE", help="MODEL/DATASET.json")
-    published.add_argument("--model", help="the model's name; default: the file's folder")
-    published.add_argument("--dataset", help="the dataset's name; default: the file's name without .json")
-    lines = formats.add_parser(
-        "jsonl",
-        help="your own samples, a line a branch: problem, gold, text, tokens, answer, probes",
-        description=JSONL,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    lines.add_argument("file", type=Path, metavar="FILE", help="JSON lines")
-    lines.add_argument("--model", default="unknown", help="the model's name; default: unknown")
-    lines.add_argument("--dataset", help="the dataset's name; default: the file's name without its ending")
-    lines.add_argument(
-        "--tokenizer",
-        metavar="NAME",
-        help="count the tokens of lines that do not say: a tokenizer.json, or a model on Hugging Face "
-        "(needs `pip install tokenizers`)",
-    )
-    for each in (published, lines):
+    for name, form in FORMATS.items():
+        each = formats.add_parser(
+            name,
+            help=form.line,
+            description=form.description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        each.add_argument("file", nargs=None if name == "jsonl" else "+", metavar="FILE", help=form.file)
+        default = "unknown" if form.model == "unknown" else None
+        each.add_argument("--model", default=default, help=f"the model's name; default: {form.model}")
+        each.add_argument("--dataset", help=f"the dataset's name; default: {form.dataset}")
+        if name != "autotts":
+            each.add_argument(
+                "--tokenizer",
+                required=name == "lm-eval",
+                metavar="NAME",
+                help="counts tokens that were not recorded: a tokenizer.json, or a model on Hugging Face "
+                "(needs `pip install tokenizers`)",
+            )
+        if name == "lm-eval":
+            each.add_argument(
+                "--question",
+                metavar="FIELD",
+                help="the field of a document with its question, or `prompt` for all that the model was "
+                "sent; default: question, problem, query, input or prompt, whichever there is",
+            )
+        if name == "best-of-n":
+            each.add_argument("--prm", metavar="NAME", help="the reward model's name; default: unknown")
+            each.add_argument("--config", help="of a dataset on Hugging Face")
+            each.add_argument("--split", default="train", help="of a dataset on Hugging Face; default: train")
+            each.add_argument("--revision", help="of a dataset on Hugging Face; default: the newest")
         each.add_argument("--out", required=True, type=Path, metavar="STORE", help="the folder to make")
         each.add_argument(
             "--task",
@@ -60,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="how answers are read, compared and graded: math, choice, exact, or your own module:Class; "
             "default: math",
         )
-        each.add_argument("--force", action="store_true", help="replace a store that is there")
+        each.add_argument("--force", action="store_true", help="replace what is at STORE")
 
 
 def run(args: argparse.Namespace, rooms: Rooms) -> int:
@@ -71,18 +68,16 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     """
     from env.commands.terminal import progress_bar
 
+    modules = {"lm-eval": "lm_eval", "inspect": "inspect_ai", "best-of-n": "best_of_n"}
+    importer = import_module(f"collect.importers.{modules.get(args.format, args.format)}")
+    options = {name: value for name, value in vars(args).items() if name not in ("format", "file", "out")}
     with progress_bar("importing") as progress:
         if args.format == "autotts":
-            from collect.importers.autotts import import_files
-
-            options = {"model": args.model, "dataset": args.dataset, "task": args.task, "force": args.force}
-            import_files(args.file, args.out, **options, progress=progress, made=_report)
-        else:
-            from collect.importers.jsonl import import_file
-
-            options = {"dataset": args.dataset, "task": args.task, "tokenizer": args.tokenizer}
-            import_file(args.file, args.out, args.model, **options, force=args.force, progress=progress)
-            _report(args.out)
+            importer.import_files(args.file, args.out, **options, progress=progress, made=_report)
+            return 0
+        work = importer.import_file if args.format == "jsonl" else importer.import_files
+        work(args.file, args.out, **options, progress=progress)
+        _report(args.out)
     return 0
 
 

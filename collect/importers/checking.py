@@ -53,6 +53,14 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
+def read_json_lines(path: Path) -> Iterator[Record]:
+    """The object on each line that is not blank. Raises ImportFileError when it comes to a wrong one."""
+    for number, line in enumerate(read_bytes(path).splitlines(), 1):
+        if line.strip():
+            where = f"{path}: line {number}"
+            yield Record(where, parse_json(line, where))
+
+
 @contextlib.contextmanager
 def adding(where: str) -> Iterator[None]:
     """Names the problem in whatever the store or the task has against it."""
