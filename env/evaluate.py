@@ -10,6 +10,7 @@ import numpy as np
 
 from env.errors import UserError
 from env.executors import run_all
+from env.isolation.wire import WireError, pack
 from env.program import Program, check
 from env.store import Store
 from env.unit import Played, Unit, play_unit
@@ -77,8 +78,8 @@ def evaluate(
     Raises:
         UserError: an argument out of range, a store that cannot be read, no isolation on this machine.
     """
-    _check_arguments(stores, programs, betas, seeds, isolation)
     overrides = dict(settings or {})
+    _check_arguments(stores, programs, betas, overrides, seeds, isolation)
     units = []
     for store in stores:
         chosen = _chosen(store, problems)
@@ -124,6 +125,7 @@ def _check_arguments(
     stores: Sequence[Store],
     programs: Sequence[Program],
     betas: Sequence[float],
+    overrides: Mapping[str, Any],
     seeds: Sequence[int],
     isolation: str | None,
 ) -> None:
@@ -133,6 +135,10 @@ def _check_arguments(
         raise UserError(f"no isolation {isolation!r}: choose {', '.join(ISOLATIONS)}")
     if bad := [beta for beta in betas if not 0 <= beta <= 1]:
         raise UserError(f"beta {bad[0]:g} is outside [0, 1]")
+    try:
+        pack(overrides)
+    except WireError as error:
+        raise UserError(f"a setting cannot have {error}") from None
     if len({program.name for program in programs}) < len(programs):
         raise UserError("two controllers of the same name: tables could not tell them apart; rename one file")
 

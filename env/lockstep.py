@@ -11,6 +11,8 @@ from typing import Any
 
 from env.episode import HEADER, MAGIC, MAX_ERROR, PRUNE, ControllerError, Episode, Reply
 
+# What a controller is compiled as, by which errors find their line in it.
+SOURCE_NAME = "<controller>"
 MAX_ROUNDS = 20_000
 # Answers to all the actions that one episode awaits: (reply, action, first row, last row) each.
 Answer = tuple[Reply, int, int, int]
@@ -35,7 +37,6 @@ def play(
     settings: Mapping[str, Any],
     episodes: Sequence[Episode],
     exchange: Callable[[bytes], bytes | bytearray],
-    source_name: str = "<controller>",
 ) -> None:
     """Run one coroutine an episode to its end, all that are ready in one frame a round.
 
@@ -46,17 +47,17 @@ def play(
     # Episodes hold much and make no cycles to speak of; looking for some costs a third of the time.
     gc.disable()
     try:
-        _play(solve, settings, episodes, exchange, source_name)
+        _play(solve, settings, episodes, exchange)
     finally:
         if collecting:
             gc.enable()
 
 
-def describe(error: BaseException, source_name: str) -> str:
+def describe(error: BaseException) -> str:
     """An error of a controller in one line, with the line of the program where it happened."""
     line, trace = None, error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == source_name:
+        if trace.tb_frame.f_code.co_filename == SOURCE_NAME:
             line = trace.tb_lineno
         trace = trace.tb_next
     try:
@@ -71,7 +72,6 @@ def _play(
     settings: Mapping[str, Any],
     episodes: Sequence[Episode],
     exchange: Callable[[bytes], bytes | bytearray],
-    source_name: str,
 ) -> None:
     frame = _Frame()
     ready: list[Ready] = []
@@ -81,7 +81,7 @@ def _play(
         try:
             ready.append((index, solve(episode, **settings).send, None))
         except Exception as error:
-            frame.failed(index, describe(error, source_name))
+            frame.failed(index, describe(error))
     while ready or waiting or frame.finals:
         rounds += 1
         actions, ids = frame.actions, frame.ids
@@ -107,8 +107,10 @@ def _play(
                     waiting[index] = send, -len(request)
             except StopIteration as stop:
                 frame.ended(index, stop.value)
-            except (Exception, SystemExit, GeneratorExit) as error:
-                frame.failed(index, describe(error, source_name))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                frame.failed(index, describe(error))
             if episode._notes:
                 frame.noted(index, episode._notes)
                 episode._notes = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from env.errors import UserError
+from env.lockstep import SOURCE_NAME
 
 MODULES = frozenset(
     {"math", "statistics", "collections", "itertools", "functools", "heapq", "bisect", "controllers.voting"}
@@ -56,7 +57,7 @@ class Program:
     def load(self) -> dict[str, Any]:
         """The module's names, executed in this process: for trusted programs only."""
         names: dict[str, Any] = {"__name__": "controller"}
-        exec(compile(self.source, "<controller>", "exec"), names)
+        exec(compile(self.source, SOURCE_NAME, "exec"), names)
         return names
 
 

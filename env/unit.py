@@ -17,7 +17,8 @@ from env.frames import FrameError
 from env.index import Index
 from env.isolation.link import Limits
 from env.isolation.pool import Job, Pool
-from env.lockstep import play, resolve
+from env.isolation.wire import pack, unpack
+from env.lockstep import describe, play, resolve
 from env.playback import Playback
 from env.program import Program
 from env.replay import Replay
@@ -25,10 +26,13 @@ from env.store import Store
 
 # Episodes that one engine plays in lockstep: enough for vectors, little enough for caches and memory.
 WAVE = 1024
-# Episodes a child plays under "batch", and the fewest of them that are replayed alone.
+# Episodes that one process plays at most, so that its limits are not tighter the larger the store is.
 BATCH = 300
+# The fewest episodes of a unit under "batch" that are replayed alone.
 AUDITED = 20
 CONCURRENCY = 16
+# Seconds of processor time; a sane controller plays an episode in a millisecond or so.
+CPU = 8
 NOT_RUN = "not run, since earlier episodes ended so: "
 
 
@@ -158,10 +162,14 @@ def _waves(unit: Unit) -> list[tuple[int, int]]:
 
 def _spans(unit: Unit, episodes: int) -> list[range]:
     """Which episodes of a wave share a process: strictly those of one seed, one of each problem."""
-    size = max(1, min(len(unit.problems), episodes))
+    size = min(len(unit.problems), episodes)
     if unit.isolation == "batch":
-        size = max(1, BATCH // size) * size
-    return [range(first, min(first + size, episodes)) for first in range(0, episodes, size)]
+        size *= max(1, BATCH // size)
+    return [
+        range(first, min(first + BATCH, start + size, episodes))
+        for start in range(0, episodes, size)
+        for first in range(start, min(start + size, episodes), BATCH)
+    ]
 
 
 def _play_here(unit: Unit, playback: Playback, played: Played) -> str:
@@ -175,13 +183,17 @@ def _play_here(unit: Unit, playback: Playback, played: Played) -> str:
 
     try:
         names = unit.program.load()
-        played.settings = resolve(names, unit.beta, unit.overrides)
+        settings = resolve(names, unit.beta, unit.overrides)
+        # As a child would tell them: plain values, or an error.
+        played.settings = unpack(pack(settings))
         episodes = [
             Episode(replay.seed_key(e), int(replay.max_branches[e]), unit.log) for e in range(len(replay))
         ]
-        play(names["solve"], played.settings, episodes, exchange)
-    except Exception as error:
-        failed = f"{type(error).__name__}: {error}"
+        play(names["solve"], settings, episodes, exchange)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        failed = describe(error)
         playback.errors |= {e: failed for e in range(len(replay)) if replay.live[e]}
         return failed
     return ""
@@ -193,15 +205,15 @@ def _play_apart(unit: Unit, playback: Playback, played: Played) -> str:
     if failed:
         rest = range(len(playback.spans[0]), len(playback.replay))
         playback.errors |= dict.fromkeys(rest, f"{NOT_RUN}{failed}")
-    else:
-        _run_jobs(unit, playback, played, 1, len(playback.spans))
-    return failed
+        return failed
+    return _run_jobs(unit, playback, played, 1, len(playback.spans))
 
 
 def _run_jobs(unit: Unit, playback: Playback, played: Played, first: int, last: int) -> str:
-    """Play the jobs of some spans in children; returns why the last one to fail as a whole did, if any."""
+    """Play the jobs of some spans in children; returns why the first of them to fail as a whole did."""
     pool = _pool(unit.i_trust_this_code)
-    played.level, failed = pool.level, ""
+    played.level = pool.level
+    failed: dict[int, str] = {}
 
     def answer(frames: list[tuple[int, bytes]]) -> Sequence[bytes | Exception]:
         return playback.answer([(first + job, frame) for job, frame in frames])
@@ -211,10 +223,11 @@ def _run_jobs(unit: Unit, playback: Playback, played: Played, first: int, last: 
         if outcome.settings is not None:
             played.settings = outcome.settings
         if outcome.error:
-            failed = outcome.error
+            failed[outcome.job] = outcome.error
             span = playback.spans[first + outcome.job]
-            playback.errors |= {e: failed for e in span if playback.replay.live[e]}
-    return failed
+            playback.errors |= {e: outcome.error for e in span if playback.replay.live[e]}
+    # The first in order, not in time, which would be another one each time.
+    return failed[min(failed)] if failed else ""
 
 
 def _job(unit: Unit, replay: Replay, span: range) -> Job:
@@ -233,8 +246,9 @@ def _pool(i_trust_this_code: bool) -> Pool:
     voting = find_spec("controllers.voting")
     assert voting is not None and voting.origin is not None
     helpers = {"controllers.voting": Path(voting.origin).read_text(encoding="utf-8")}
-    # A sane controller plays an episode in a millisecond or so.
-    pool = Pool(Limits(cpu=8, wall=30.0), helpers, i_trust_this_code=i_trust_this_code)
+    # Children take turns on the processors, in each worker as many: only one that sleeps takes so long.
+    limits = Limits(cpu=CPU, wall=2.0 * CPU * CONCURRENCY)
+    pool = Pool(limits, helpers, i_trust_this_code=i_trust_this_code)
     atexit.register(pool.close)
     return pool
 

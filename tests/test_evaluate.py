@@ -116,6 +116,9 @@ BROKEN = {
     "no_dictionary": written("no_dictionary", "pass", settings="3"),
     "bad_schedule": written("bad_schedule", "pass", settings='{"n": 1 / (beta - beta)}', arguments=", n"),
     "bad_settings": written("bad_settings", "pass", settings='{"n": 1}'),
+    "odd_settings": written("odd_settings", "pass", settings='{"n": {1, 2}}', arguments=", n"),
+    "leaves": written("leaves", "pass", above="raise SystemExit(3)"),
+    "own_kind": written("own_kind", "raise Mine('x')", above="class Mine(BaseException):\n    pass\n"),
     "bad_module": written("bad_module", "pass", above="x = [][0]"),
     "forbidden": written("forbidden", "import os"),
     "sometimes": written(
@@ -137,6 +140,9 @@ SAYS = {
     "no_dictionary": "TypeError: ",
     "bad_schedule": "ZeroDivisionError: ",
     "bad_settings": "TypeError: ",
+    "odd_settings": "WireError: a value of type set: only numbers, strings",
+    "leaves": "SystemExit: 3",
+    "own_kind": "Mine: x (line ",
     "bad_module": "IndexError: ",
     "forbidden": "ProgramError: line 7: import os: a controller may import ",
 }
@@ -171,6 +177,50 @@ def test_a_controller_that_never_ends_is_stopped_once(store, impatient):
     assert rows["error"][5:].str.starts_with(unit.NOT_RUN).all()
     assert not rows["correct"].any()
     assert set(done.frame["error"][15:]) == {""}
+
+
+@isolated
+def test_a_controller_that_hangs_on_one_problem_is_stopped_once(store, impatient):
+    """It would spend the time limit of every seed's process."""
+    body = "await ep.finish(await ep.branch(2))"
+    costs = evaluate([store], [written("costs", body)], betas=[0.5], seeds=[0], workers=1).frame["decode"]
+    hangs = written("hangs", f"{body}\nwhile sum(ep.tokens) == {costs[2]}:\n    pass")
+    rows = evaluate([store], [hangs], betas=[0.5], seeds=range(300), workers=1).frame
+    assert "processor time" in rows["error"][2]
+    assert rows["error"][5:].str.starts_with(unit.NOT_RUN).all()
+
+
+@isolated
+def test_a_controller_that_hangs_later_is_stopped_with_its_wave(store, impatient, monkeypatch):
+    monkeypatch.setattr(unit, "WAVE", 20)
+    body = "await ep.finish(await ep.branch(2))"
+    costs = evaluate([store], [written("costs", body)], betas=[0.5], seeds=range(20), workers=1).frame
+    late = next(n for n in range(5, 20) if costs["decode"][n] not in costs["decode"][:5])
+    hangs = written("hangs", f"{body}\nwhile sum(ep.tokens) == {costs['decode'][late]}:\n    pass")
+    rows = evaluate([store], [hangs], betas=[0.5], seeds=range(20), workers=1).frame
+    assert set(rows["error"][:5]) == {""}
+    assert rows["error"][20:].str.starts_with(unit.NOT_RUN).all()
+
+
+@pytest.mark.parametrize("isolation", ["strict", "batch"])
+@pytest.mark.parametrize(("problems", "seeds"), [(1, 5), (7, 400), (300, 2), (301, 3), (700, 2), (1500, 2)])
+def test_a_process_plays_so_many_episodes_and_under_strict_one_of_a_problem(isolation, problems, seeds):
+    work = unit.Unit(
+        store="", program=CAREFUL, beta=0, overrides={}, seeds=range(seeds), problems=range(problems),
+        protocol="standard", probe_tokens=20, max_branches=None, isolation=isolation,
+    )  # fmt: skip
+    at, largest = 0, 0
+    for first, last in unit._waves(work):
+        for span in unit._spans(work, last - first):
+            assert first + span.start == at
+            at += len(span)
+            largest = max(largest, len(span))
+            played = range(first + span.start, first + span.stop)
+            if isolation == "strict":
+                assert played[0] // problems == played[-1] // problems
+    assert at == problems * seeds
+    assert largest <= unit.BATCH
+    assert isolation == "strict" or largest > unit.BATCH / 2 or at < unit.BATCH
 
 
 def test_settings_from_outside(store):
@@ -245,6 +295,8 @@ def test_several_stores(store, trees):
         ({"seeds": []}, "nothing to evaluate"),
         ({"betas": [0.5, 1.5]}, r"beta 1.5 is outside \[0, 1\]"),
         ({"betas": [-0.1]}, r"beta -0.1 is outside \[0, 1\]"),
+        ({"settings": {"n": {1, 2}}}, "a setting cannot have a value of type set: only numbers"),
+        ({"settings": {"n": {1: 2}}}, "a setting cannot have a dictionary whose keys are not all strings"),
         ({"isolation": "some"}, "no isolation 'some': choose strict, batch, none"),
         ({"executor": "cloud"}, "no executor 'cloud': choose serial, processes, ray"),
         ({"protocol": "honest"}, "no protocol 'honest': choose standard or published"),

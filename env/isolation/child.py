@@ -17,8 +17,6 @@ from typing import Any, NoReturn
 from env import episode, lockstep
 from env.isolation import canary, kernel, wire
 
-SOURCE_NAME = "<controller>"
-
 # What a controller may import, and what those modules import only when they are used.
 MODULES = "math statistics collections itertools functools heapq bisect random typing types weakref".split()
 
@@ -83,19 +81,19 @@ def _job(zygote: int, files: list[int], layers: set[str]) -> NoReturn:
         kernel.confine(layers, setup["memory"], setup["cpu"])
         _play(setup)
     except BaseException as error:
-        _notify({"error": lockstep.describe(error, SOURCE_NAME)})
+        _notify({"error": lockstep.describe(error)})
     finally:
         os._exit(0)
 
 
 def _play(setup: Mapping[str, Any]) -> None:
     program = {"__name__": setup["name"]}
-    exec(compile(setup["source"], SOURCE_NAME, "exec"), program)
+    exec(compile(setup["source"], lockstep.SOURCE_NAME, "exec"), program)
     settings = lockstep.resolve(program, setup["beta"], setup["overrides"])
     _notify({"settings": settings})
     pairs = zip(setup["seed_keys"], setup["max_branches"], strict=True)
     episodes = [episode.Episode(key, most, setup["tracing"]) for key, most in pairs]
-    lockstep.play(program["solve"], settings, episodes, _exchange, SOURCE_NAME)
+    lockstep.play(program["solve"], settings, episodes, _exchange)
 
 
 def _exchange(frame: bytes) -> bytes:

@@ -107,7 +107,7 @@ def notice(value):
     return struct.pack("<7I", wire.NOTICE, 0, 0, 0, 0, 0, len(data)) + data
 
 from env import lockstep
-def play(solve, settings, episodes, exchange, *names):
+def play(solve, settings, episodes, exchange):
     attack()
 lockstep.play = play
 
