@@ -19,7 +19,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from env.errors import UserError
+from env.files import as_parquet
 
 if TYPE_CHECKING:
     import polars as pl
@@ -180,7 +180,7 @@ class Run:
                 (half / SOURCE).write_bytes(source.encode("utf-8", "replace"))
             for name, frame in ((FEEDBACK, feedback), (SELECTION, selection)):
                 if frame is not None:
-                    (half / name).write_bytes(_parquet(frame))
+                    (half / name).write_bytes(as_parquet(frame))
             for file in half.iterdir():
                 _sync(file)
             half.rename(final)
@@ -205,7 +205,7 @@ class Run:
         if isinstance(document, str):
             content = document.encode()
         else:
-            content = _json(document).encode() if isinstance(document, Mapping) else _parquet(document)
+            content = _json(document).encode() if isinstance(document, Mapping) else as_parquet(document)
         with self._disk():
             half.write_bytes(content)
             _sync(half)
@@ -265,13 +265,6 @@ def _document(file: Path) -> dict[str, Any]:
 
 def _json(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
-
-
-def _parquet(frame: pl.DataFrame) -> bytes:
-    # Through memory: polars reports a full disk as an error of its own.
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer)
-    return buffer.getvalue()
 
 
 def _sync(path: Path) -> None:

@@ -8,14 +8,14 @@ problem by problem:
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from env.commands.options import BETAS, betas, positive
-from env.commands.terminal import progress_bar, write_whole
+from env import files
+from env.commands.options import BETAS, betas, positive, seed_count
+from env.commands.terminal import progress_bar
 from env.errors import UserError
 from env.rooms import Rooms
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store", nargs="+", action="extend", default=[], metavar="STORE", help="where to evaluate"
     )
     parser.add_argument("--beta", type=betas, default=BETAS, metavar="BETAS", help="default: %(default)s")
-    parser.add_argument("--seeds", type=positive, default=100, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seeds", type=seed_count, default=100, metavar="N", help="default: %(default)s")
     parser.add_argument("--protocol", choices=("standard", "published"), default="standard")
     parser.add_argument(
         "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="default: every core"
@@ -69,6 +69,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
 
     if args.margin < 0:
         raise UserError(f"--margin is a loss of accuracy, 0 or more, not {args.margin}.")
+    if args.json:
+        files.ready(args.json)
     # Both first, so that a misspelt B does not cost an evaluation of A.
     sides = [read_episodes(side) if _recorded(side) else rooms.program(side) for side in (args.a, args.b)]
     frames = [_evaluated(side, args) if isinstance(side, Program) else side for side in sides]
@@ -83,8 +85,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     for store in dict.fromkeys(args.store):
         print(f"{store}: {count(store)}")
     if args.json:
-        text = json.dumps(as_json(comparison, args.at), indent=2) + "\n"
-        write_whole(args.json, lambda path: path.write_text(text, encoding="utf-8"))
+        files.write(args.json, files.as_json(as_json(comparison, args.at)))
     return 0
 
 

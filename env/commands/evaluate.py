@@ -8,14 +8,14 @@ A controller that raises, hangs or cheats is a row with its error; the others' r
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from env.commands.options import BETAS, betas, natural, positive, setting
-from env.commands.terminal import progress_bar, write_whole
+from env import files
+from env.commands.options import BETAS, betas, natural, positive, seed_count, setting
+from env.commands.terminal import progress_bar
 from env.rooms import Rooms
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="override a setting of the controllers' schedules, at every beta; may be repeated",
     )
-    parser.add_argument("--seeds", type=positive, default=100, metavar="N", help="seeds 0..N-1; default: 100")
+    parser.add_argument(
+        "--seeds", type=seed_count, default=100, metavar="N", help="seeds 0..N-1; default: 100"
+    )
     parser.add_argument(
         "--protocol",
         choices=("standard", "published"),
@@ -60,9 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--executor", choices=("serial", "processes", "ray"), default="processes", help="default: processes"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write DIR/episodes.parquet, a row each"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/episodes.parquet, a row each")
     parser.add_argument(
         "--probe-tokens",
         type=natural,
@@ -93,12 +93,12 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from env.holdout import record
     from env.store import Store
 
-    # Before the work, not after it: a folder that cannot be made must not cost an evaluation.
-    for folder in (args.json and args.json.parent, args.out):
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
     programs = [rooms.program(name) for name in dict.fromkeys(args.controller)]
     stores = [Store.open(path) for path in dict.fromkeys(args.store)]
+    # Before the work, not after it: a file that cannot be written must not cost an evaluation.
+    table = args.out and args.out / "episodes.parquet"
+    for file in filter(None, (args.json, table)):
+        files.ready(file)
     with progress_bar("episodes") as progress:
         episodes = evaluate(
             stores,
@@ -126,14 +126,13 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
             purpose="evaluate",
         )
         if warning:
-            print(f"autotts: {warning}", file=sys.stderr)
+            print(f"warning: {warning}", file=sys.stderr)
     rows = rows_of(episodes)
     show(rows, episodes, stores, args)
     if args.json:
-        text = json.dumps({"rows": rows}, indent=2) + "\n"
-        write_whole(args.json, lambda path: path.write_text(text, encoding="utf-8"))
-    if args.out:
-        write_whole(args.out / "episodes.parquet", episodes.frame.write_parquet)
+        files.write(args.json, files.as_json({"rows": rows}))
+    if table:
+        files.write(table, files.as_parquet(episodes.frame))
     return 0
 
 

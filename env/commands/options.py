@@ -5,6 +5,8 @@ import ast
 from typing import Any
 
 BETAS = "0,0.25,0.5,0.75,1"
+# Proposers of a search see outcomes on seeds from here on, so no evaluation may use those.
+MOST_SEEDS = 1_000_000
 
 
 def betas(text: str) -> tuple[float, ...]:
@@ -21,7 +23,7 @@ def betas(text: str) -> tuple[float, ...]:
 def setting(text: str) -> tuple[str, Any]:
     """NAME=VALUE, the value as Python writes it, or text."""
     name, equals, value = text.partition("=")
-    if not (equals and name.isidentifier()):
+    if not (equals and value and name.isidentifier()):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as max_branches=16")
     try:
         return name, ast.literal_eval(value)
@@ -33,6 +35,13 @@ def natural(text: str) -> int:
     """A whole number, 0 or more."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def seed_count(text: str) -> int:
+    """How many seeds, 1 or more."""
+    if positive(text) > MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} seeds: give at most {MOST_SEEDS:,}")
     return int(text)
 
 
