@@ -53,7 +53,7 @@ def test_every_combination_of_mechanisms_keeps_the_contract():
 
 
 def test_every_combination_of_mechanisms_plays(tmp_path):
-    store = Store.open(make_store(tmp_path / "store", problems=4))
+    store = Store.open(make_store(tmp_path / "store", problems=2))
     programs = [Program(f"{k}", assemble(recipe), True) for k, recipe in enumerate(every_combination())]
     frame = evaluate([store], programs, betas=[0.6], seeds=[0], workers=1).frame
     assert set(frame["error"]) == {""}
