@@ -56,7 +56,6 @@ MAX_NOTES = 64
 
 NO_IDS = array("i")
 
-Request = tuple[int, bool, "array[int]", int, int]
 Action = Generator[Any, Any, Any]
 
 

@@ -5,7 +5,6 @@ the isolation of the process it runs in, never this check.
 """
 
 import ast
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +47,6 @@ class Program:
     source: str
     trusted: bool = False
     path: Path | None = None
-
-    @property
-    def sha(self) -> str:
-        """Names the source, 12 hexadecimal digits."""
-        return hashlib.sha256(self.source.encode("utf-8", "replace")).hexdigest()[:12]
 
     def load(self) -> dict[str, Any]:
         """The module's names, executed in this process: for trusted programs only."""

@@ -152,9 +152,3 @@ def test_what_a_program_carries_is_limited_in_all():
         refusal("#" * (MAX_SOURCE + 1))
         == f"{MAX_SOURCE + 1} characters: a controller has at most {MAX_SOURCE}"
     )
-
-
-def test_the_sha_names_the_source():
-    one, same, other = Program("a", MINIMAL), Program("b", MINIMAL), Program("a", MINIMAL + "\n")
-    assert one.sha == same.sha != other.sha
-    assert len(one.sha) == 12

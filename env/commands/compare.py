@@ -8,7 +8,6 @@ problem by problem:
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beta", type=betas, default=BETAS, metavar="BETAS", help="default: %(default)s")
     parser.add_argument("--seeds", type=seed_count, default=100, metavar="N", help="default: %(default)s")
     parser.add_argument("--protocol", choices=("standard", "published"), default="standard")
-    parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="default: every core"
-    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes; default: as the work needs")
     parser.add_argument(
         "--margin",
         type=float,
