@@ -289,7 +289,8 @@ class Resolution:
         pairs: (store, question) pairs.
         pairs_in_play: those in play.
         detectable: the accuracy difference (0..1) that a paired test would have found with 80% power, in the
-            median over pairs of rows averaged over stores; None when no two rows differ on any problem.
+            median over pairs of rows averaged over stores; None for one row or problem, and where all rows
+            agree.
     """
 
     problems: int
@@ -304,7 +305,7 @@ class Resolution:
         if self.pairs != self.problems:
             text += f" ({self.pairs_in_play} of {self.pairs} with stores told apart)"
         if self.detectable is None:
-            return f"{text}; no two rows differ on any of them."
+            return f"{text}."
         return (
             f"{text}; between two rows, a difference of {100 * self.detectable:.1f} points in accuracy"
             " would be found 4 times in 5, a smaller one less often."
