@@ -1,6 +1,6 @@
 """What commands show on a terminal while they work."""
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,16 +16,14 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on the error stream for what takes longer than two seconds; nothing where that is no terminal."""
     console = Console(stderr=True)
     columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, transient=True)
-    task, began = bar.add_task(label), time.monotonic()
-
-    def advance(done: int, total: int) -> None:
-        if console.is_terminal and time.monotonic() - began > BAR_AFTER and not bar.live.is_started:
-            bar.start()
-        bar.update(task, completed=done, total=total)
-
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task(label, total=None)
+    # By the clock: what takes long may well have nothing to report for longer than that.
+    timer = threading.Timer(BAR_AFTER, bar.start)
+    timer.start()
     try:
-        yield advance
+        yield lambda done, total: bar.update(task, completed=done, total=total)
     finally:
-        if bar.live.is_started:
-            bar.stop()
+        timer.cancel()
+        timer.join()
+        bar.stop()
