@@ -1,6 +1,7 @@
 """Parallel-Probe (Zheng et al. 2026, arXiv:2602.03845): branches in step, until the majority is stable.
 
 After each step every branch is asked where it stands; those that stay off the majority's track are pruned.
+They never voted for the winner, so the vote stands without them.
 """
 
 from controllers.voting import majority
@@ -18,18 +19,15 @@ async def solve(ep, max_branches, stability, patience, warm_up, max_steps):
     winner, stable = None, 0
     for step in range(max_steps):
         await ep.extend(running)
+        previous, winner = winner, majority([answer[b] for b in voters], winner)
         running = [b for b in running if not done[b]]
-        previous, winner = winner, majority([answer[b] for b in voters])
-        if step >= warm_up and len(voters) > 1:
+        if step >= warm_up:
             off_track = {b: off_track.get(b, 0) + 1 for b in running if answer[b] != winner}
             lost = {b for b, steps in off_track.items() if steps >= patience}
             if lost:
                 ep.prune(lost)
                 running = [b for b in running if b not in lost]
                 voters = [b for b in voters if b not in lost]
-                if not voters:
-                    return previous
-                winner = majority([answer[b] for b in voters])
         stable = stable + 1 if winner == previous else 0
         if stable >= stability or not running:
             break

@@ -10,10 +10,13 @@ def tally(votes):
     return votes if isinstance(votes, Counter) else Counter(votes)
 
 
-def majority(votes):
-    """The most frequent answer; None without votes."""
-    if isinstance(votes, list) and votes and 2 * votes.count(votes[0]) > len(votes):
-        return votes[0]
+def majority(votes, guess=None):
+    """The most frequent answer; None without votes.
+
+    With a good `guess` it is found sooner: an answer that more than half of a list gives needs no counting.
+    """
+    if guess is not None and 2 * votes.count(guess) > len(votes):
+        return guess
     counts = tally(votes)
     return max(counts, key=counts.get) if counts else None
 

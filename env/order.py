@@ -72,10 +72,15 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def rank(grouped: Ints) -> Ints:
     """Each element's place within its run of equal values."""
     place = np.arange(len(grouped))
-    if not len(grouped):
-        return place
-    first = np.r_[True, grouped[1:] != grouped[:-1]]
-    return place - np.maximum.accumulate(np.where(first, place, 0))
+    first = begins(grouped)
+    return place - place[first][np.cumsum(first) - 1]
+
+
+def begins(grouped: Ints) -> NDArray[np.bool_]:
+    """Whether each element is the first of its run of equal values."""
+    begins = np.ones(len(grouped), np.bool_)
+    np.not_equal(grouped[1:], grouped[:-1], out=begins[1:])
+    return begins
 
 
 @lru_cache(maxsize=65536)

@@ -16,7 +16,7 @@ from env.branches import EXHAUSTED, LIVE, TO_THE_END, Branches
 from env.codes import Codes
 from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PRUNE, SCORE, UNPARSED
 from env.index import Index, Ints
-from env.order import Order, mix, rank
+from env.order import Order, begins, mix, rank
 
 UNKNOWN_BRANCH, TWICE, NEGATIVE, NO_FORKS, NO_PRM, NO_ARM, NO_ACTION, TOO_MANY, NO_PROBES = range(1, 10)
 DECODE, PROBE_TOKENS, PRM_TOKENS, SEQUENTIAL = range(4)
@@ -125,6 +125,13 @@ class Replay:
         self.final = np.full(episodes, UNPARSED, np.int64)
         self.correct = np.zeros(episodes, np.bool_)
         self.log: list[tuple[NDArray[Any], NDArray[Any], Results]] | None = [] if log else None
+        # By kind of action, whatever the action says; the first and the last stand for kinds that there are not.
+        lacking = [NO_ACTION, 0, 0, 0, 0, NO_PRM, NO_FORKS, 0, NO_ACTION]
+        if index.forest.prm is not None:
+            lacking[SCORE] = 0
+        if index.has_forks:
+            lacking[FORK] = 0
+        self._lacking = np.array(lacking)
         order = Order(index, self.problems, self.seeds)
         self._branches = Branches(index, self.problems, order, self.max_branches)
         self._codes = Codes(index, self.problems)
@@ -149,7 +156,7 @@ class Replay:
         actions get no results.
         """
         asked = self._read(actions, ids)
-        self.rounds[asked.episode[rank(asked.episode) == 0]] += 1
+        self.rounds[asked.episode[begins(asked.episode)]] += 1
         if asked.opening.any():
             self._open(asked)
         action, episode, branch, slot = self._rows(asked)
@@ -202,18 +209,16 @@ class Replay:
         return _Actions(episode, kind, probe, count, argument, opening, refused, rows, ids, steps)
 
     def _refusals(self, episode: Ints, kind: Ints, probe: Ints, count: Ints, argument: Ints) -> Ints:
-        refused = np.zeros(len(kind), np.int64)
-        refused[(kind < BRANCH) | (kind > PRUNE)] = NO_ACTION
+        refused = self._lacking[np.minimum(np.maximum(kind, 0), PRUNE + 1)]
         refused[(count < 0) | ((kind == EXTEND) & (argument < -1))] = NEGATIVE
-        if not self.index.has_forks:
-            refused[kind == FORK] = NO_FORKS
-        if self.index.forest.prm is None:
-            refused[kind == SCORE] = NO_PRM
         if not self.index.has_probes:
             refused[probe != 0] = NO_PROBES
-        refused[(kind == BRANCH) & ((argument < 0) | (argument >= self.index.arms))] = NO_ARM
-        fork = np.flatnonzero((kind == FORK) & (refused == 0))
-        refused[fork[~self._branches.known(episode[fork], argument[fork])]] = UNKNOWN_BRANCH
+        root = kind == BRANCH
+        if root.any():
+            refused[root & ((argument < 0) | (argument >= self.index.arms))] = NO_ARM
+        if self.index.has_forks:
+            fork = np.flatnonzero((kind == FORK) & (refused == 0))
+            refused[fork[~self._branches.known(episode[fork], argument[fork])]] = UNKNOWN_BRANCH
         if len(kind) > MAX_ACTIONS:
             refused[rank(episode) >= MAX_ACTIONS] = TOO_MANY
         return refused
@@ -333,7 +338,7 @@ class Replay:
     def _charge(self, episode: Ints, decode: Ints, probe: Ints, prm: Ints | None) -> None:
         if not len(episode):
             return
-        starts = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
+        starts = np.flatnonzero(begins(episode))
         owner = episode[starts]
         self.ledger[owner, DECODE] += np.add.reduceat(decode, starts)
         self.ledger[owner, PROBE_TOKENS] += np.add.reduceat(probe, starts)

@@ -30,7 +30,7 @@ WAVE = 1024
 BATCH = 300
 # The fewest episodes of a unit under "batch" that are replayed alone.
 AUDITED = 20
-CONCURRENCY = 16
+CONCURRENCY = 32
 # Seconds of processor time; a sane controller plays an episode in a millisecond or so.
 CPU = 8
 NOT_RUN = "not run, since earlier episodes ended so: "

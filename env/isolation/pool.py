@@ -15,7 +15,7 @@ from env.isolation.zygote import IsolationError, Report, Zygote
 Answer = Callable[[list[tuple[int, bytes]]], Sequence[bytes | Exception]]
 
 _TICK = 0.1
-_LINGER = 0.001
+_LINGER = 0.004
 
 
 @dataclass(frozen=True)
