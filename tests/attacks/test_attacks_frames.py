@@ -3,7 +3,6 @@
 import pytest
 from rig import attempt, raw
 
-
 BIG = 0xFFFFFFFF
 
 # name -> what the attacker does on its pipe; each must end its job for the reason that follows.

@@ -5,7 +5,6 @@ import os
 import pytest
 from rig import attempt, raw
 
-
 # Each ends its job, for a reason that contains what follows.
 DEADLY = {
     "an endless loop": (attempt("while True: pass"), "processor time"),
