@@ -14,12 +14,15 @@ are little-endian and 32 bits wide unless stated.
            note[N]: episode, bytes of its text
            text[T]: the finals' error texts, then the notes', UTF-8
     reply  REPLY: magic, round, actions A, rows R, columns, PRM scores S; columns is a sum of
-           CHILDREN, CONFIDENCE, PRM, and TOLD: every row has an answer code
+           those below, and of TOLD: every row has an answer code
            action[A]: episode, rows (negative: refused, see REFUSALS); prunes are not answered
-           ledger[A] of 64 bits: decode, probe, prm, sequential tokens of the episode so far
-           row[R]: answer code, tokens decoded in this round, depth; then end[R] as bytes
-           and, where the columns say so: children left[R], confidence[R] as float32,
-           PRM counts[R] and scores[S] as float32
+           SPENT       ledger[A] of 64 bits: decode, probe, prm, sequential tokens of the episode so far
+           row[R]: answer code
+           TOKENS      tokens decoded in this round[R], depth[R]
+           end[R], as bytes
+           CHILDREN    forks left[R]
+           CONFIDENCE  float32[R]
+           PRM         counts[R] and scores float32[S]
 """
 
 import random
@@ -34,7 +37,8 @@ HEADER = struct.Struct("<7I")
 REPLY = struct.Struct("<6I")
 BRANCH, EXTEND, FINISH, PROBE, SCORE, FORK, PRUNE = range(1, 8)
 KINDS = ("", "branch", "extend", "finish", "probe", "score", "fork", "prune")
-CHILDREN, CONFIDENCE, PRM, TOLD = 1, 2, 4, 8
+CHILDREN, CONFIDENCE, PRM, TOLD, TOKENS, SPENT = 1, 2, 4, 8, 16, 32
+UNNAMED = "`tokens`, `depth` and `spent` are told to a controller that names them in its source"
 UNASKED, UNPARSED = -2, -1
 ENDS = (None, "stop", "length", "exhausted", "pruned")
 REFUSALS = (
@@ -120,10 +124,10 @@ class Reply:
 
         self.told = bool(columns & TOLD)
         self.actions = take("i", 2 * actions).tolist()
-        self.ledger = take("q", 4 * actions)
+        self.ledger = take("q", 4 * actions) if columns & SPENT else None
         self.answer = take("i", rows).tolist()
-        self.tokens = take("i", rows)
-        self.depth = take("i", rows)
+        self.tokens: Any = take("i", rows) if columns & TOKENS else None
+        self.depth: Any = take("i", rows) if columns & TOKENS else None
         self.end = bytes(take("B", rows))
         self.children = take("i", rows).tolist() if columns & CHILDREN else None
         self.confidence = take("f", rows).tolist() if columns & CONFIDENCE else None
@@ -162,7 +166,7 @@ class Episode:
         self._prm: list[list[float]] = []
         self._tokens: list[int] = []
         self._depth: list[int] = []
-        self._unread: list[tuple[Sequence[int], Reply, int, int]] = []
+        self._unread: list[tuple[Sequence[int], Reply, int, int]] | None = []
         self._ledger: tuple[Reply, int] | None = None
         self._pruned: list[int] = []
         self._notes: list[bytes] | None = [] if tracing else None
@@ -198,6 +202,8 @@ class Episode:
         if self._ledger is None:
             return Spent(0, 0, 0, 0)
         reply, action = self._ledger
+        if reply.ledger is None:
+            raise ControllerError(UNNAMED)
         return Spent(*reply.ledger[4 * action : 4 * action + 4])
 
     @coroutine
@@ -333,7 +339,10 @@ class Episode:
                 if end:
                     done[i] = ENDS[end]
         self._ledger = reply, action
-        self._unread.append((ids, reply, start, stop))
+        if reply.tokens is None:
+            self._unread = None
+        elif self._unread is not None:
+            self._unread.append((ids, reply, start, stop))
         if reply.children is not None:
             for i, left in zip(ids, reply.children[start:stop], strict=True):
                 self.children[i] = left
@@ -342,6 +351,8 @@ class Episode:
                 self.confidence[i] = value
 
     def _catch_up(self) -> None:
+        if self._unread is None:
+            raise ControllerError(UNNAMED)
         tokens, depth = self._tokens, self._depth
         missing = [0] * (len(self.done) - len(tokens))
         tokens += missing

@@ -25,6 +25,8 @@ from env.episode import (
     MAX_NOTES,
     PRM,
     REPLY,
+    SPENT,
+    TOKENS,
     TOLD,
     UNASKED,
     UNPARSED,
@@ -133,18 +135,26 @@ def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.boo
     return Round(told, actions, ids, finals[:, 0], finals[:, 1], errors, said)
 
 
-def write(told: Round, results: Results) -> list[bytes]:
-    """The reply to each job of a round: its own part of the results."""
+def write(told: Round, results: Results, wanted: int = TOKENS | SPENT) -> list[bytes]:
+    """The reply to each job of a round: its own part of the results.
+
+    Args:
+        wanted: which of the columns TOKENS and SPENT to tell.
+    """
     starts = [span.start for _, span in told.frames]
     edges = np.searchsorted(results.episode, np.array([*starts, np.iinfo(np.int64).max]))
     stops = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.maximum(results.rows, 0))])[edges]
     base = np.repeat(np.array(starts, np.int64), np.diff(edges))
     unasked = _running(results.answer == UNASKED)[stops]
     who = np.stack([results.episode - base, results.rows], axis=1)
-    actions = [_column(who, 8), (results.ledger.tobytes(), 32)]
-    rows = [_column(values, 4) for values in (results.answer, results.tokens, results.depth)]
+    actions = [_column(who, 8)]
+    if wanted & SPENT:
+        actions.append((results.ledger.tobytes(), 32))
+    rows = [_column(results.answer, 4)]
+    if wanted & TOKENS:
+        rows += [_column(results.tokens, 4), _column(results.depth, 4)]
     rows.append((results.end.astype(np.uint8, copy=False).tobytes(), 1))
-    columns, scored = 0, np.zeros(len(stops), np.int64)
+    columns, scored = wanted, np.zeros(len(stops), np.int64)
     if results.children is not None:
         columns |= CHILDREN
         rows.append(_column(results.children, 4))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from env.episode import SPENT, TOKENS
 from env.frames import FrameError, Round, read, write
 from env.replay import Replay
 
@@ -10,13 +11,15 @@ class Playback:
     """Plays the episodes of `replay` for several jobs, job j playing the consecutive ones in `spans[j]`.
 
     Attributes:
+        wanted: the columns that controllers read, see `env.frames.write`.
         errors: {episode: text} of the episodes that ended with an error.
         notes: (episode, round of the log, text), what controllers left for their traces.
     """
 
-    def __init__(self, replay: Replay, spans: Sequence[range]) -> None:
+    def __init__(self, replay: Replay, spans: Sequence[range], wanted: int = TOKENS | SPENT) -> None:
         self.replay = replay
         self.spans = spans
+        self.wanted = wanted
         self.errors: dict[int, str] = {}
         self.notes: list[tuple[int, int, str]] = []
 
@@ -44,4 +47,4 @@ class Playback:
             for episode in told.final_episode[~seen].tolist():
                 self.errors[episode] = "ControllerError: the answer is no code that this episode has seen"
             self.errors |= told.errors
-        return write(told, self.replay.step(told.actions, told.ids))
+        return write(told, self.replay.step(told.actions, told.ids), self.wanted)

@@ -125,7 +125,7 @@ class Replay:
         self.final = np.full(episodes, UNPARSED, np.int64)
         self.correct = np.zeros(episodes, np.bool_)
         self.log: list[tuple[NDArray[Any], NDArray[Any], Results]] | None = [] if log else None
-        # By kind of action, whatever the action says; the first and the last stand for kinds that there are not.
+        # By kind of action; the first and the last entry stand for kinds that there are not.
         lacking = [NO_ACTION, 0, 0, 0, 0, NO_PRM, NO_FORKS, 0, NO_ACTION]
         if index.forest.prm is not None:
             lacking[SCORE] = 0

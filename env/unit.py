@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from env.episode import UNPARSED, Episode
+from env.episode import SPENT, TOKENS, UNPARSED, Episode
 from env.frames import FrameError
 from env.index import Index
 from env.isolation.link import Limits
@@ -116,15 +116,16 @@ def play_unit(unit: Unit) -> Played:
     if unit.refusal:
         played.errors = dict.fromkeys(range(len(problems)), unit.refusal)
         return played
+    wanted = _wanted(unit.program.source)
     for first, last in _waves(unit):
         replay = Replay(
             index, problems[first:last], seeds[first:last], max_branches=unit.max_branches, log=unit.log
         )
         if unit.isolation == "none":
-            playback = Playback(replay, [range(len(replay))])
+            playback = Playback(replay, [range(len(replay))], wanted)
             failed = _play_here(unit, playback, played)
         else:
-            playback = Playback(replay, _spans(unit, len(replay)))
+            playback = Playback(replay, _spans(unit, len(replay)), wanted)
             failed = _play_apart(unit, playback, played)
         played.keep(first, playback, unit.log)
         if failed:
@@ -145,6 +146,12 @@ def _index(path: str, protocol: str, probe_tokens: int) -> Index:
     meta = Path(path) / "store.json"
     changed = meta.stat().st_mtime_ns if meta.exists() else 0
     return _index_of(path, changed, protocol, probe_tokens)
+
+
+def _wanted(source: str) -> int:
+    """The columns to tell a controller: what its source does not name it has no way to read."""
+    tokens = "tokens" in source or "depth" in source
+    return (TOKENS if tokens else 0) | (SPENT if "spent" in source else 0)
 
 
 def _waves(unit: Unit) -> list[tuple[int, int]]:

@@ -310,3 +310,32 @@ def test_arguments_out_of_range(store, wrong, says):
 def test_two_controllers_of_one_name_are_refused(store):
     with pytest.raises(UserError, match="two controllers of the same name"):
         evaluate([store], [CAREFUL, CAREFUL], betas=[0], seeds=[0])
+
+
+READER = """
+def schedule(beta):
+    return {}
+
+async def solve(ep):
+    branches = await ep.branch(4)
+    await ep.extend(branches)
+    assert %s
+    await ep.finish(branches)
+    return ep.answer[0]
+"""
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "len(ep.tokens) == 4 and min(ep.tokens) > 0",
+        "min(ep.depth) >= 1",
+        "ep.spent.total == ep.spent.decode + ep.spent.probe > 0 == ep.spent.prm",
+        "True",
+    ],
+)
+def test_a_controller_is_told_of_costs_if_it_asks(store, read):
+    frame = evaluate(
+        [store], [written("reader", READER % read)], betas=[0], seeds=[1, 2], isolation="none"
+    ).frame
+    assert frame["error"].to_list() == [""] * len(frame)
