@@ -312,19 +312,6 @@ def test_two_controllers_of_one_name_are_refused(store):
         evaluate([store], [CAREFUL, CAREFUL], betas=[0], seeds=[0])
 
 
-READER = """
-def schedule(beta):
-    return {}
-
-async def solve(ep):
-    branches = await ep.branch(4)
-    await ep.extend(branches)
-    assert %s
-    await ep.finish(branches)
-    return ep.answer[0]
-"""
-
-
 @pytest.mark.parametrize(
     "read",
     [
@@ -335,7 +322,7 @@ async def solve(ep):
     ],
 )
 def test_a_controller_is_told_of_costs_if_it_asks(store, read):
-    frame = evaluate(
-        [store], [written("reader", READER % read)], betas=[0], seeds=[1, 2], isolation="none"
-    ).frame
+    body = f"branches = await ep.branch(4)\nassert {read}\nawait ep.finish(branches)\nreturn ep.answer[0]"
+    frame = evaluate([store], [written("reader", body)], betas=[0], seeds=[1, 2], isolation="none").frame
     assert frame["error"].to_list() == [""] * len(frame)
+    assert frame["tokens"].min() > 0
