@@ -37,6 +37,8 @@ class Codes:
             self._meaning[self._first[owner] + number] = answer[fresh]
             np.add.at(self._given, owner, 1)
             code = self._code[place]
+        if known.all():
+            return code
         return np.where(known, code, np.where(shown, np.minimum(answer, UNPARSED), UNASKED))
 
     def seen(self, episode: Ints, code: Ints) -> NDArray[np.bool_]:

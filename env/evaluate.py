@@ -22,7 +22,7 @@ BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ISOLATIONS = ("strict", "batch", "none")
 # Starting worker processes costs a second; below this many episodes one process is done sooner.
 EPISODES_WORTH_WORKERS = 6_000
-EPISODES_A_UNIT = 1_000
+EPISODES_A_UNIT = 2_000
 
 
 @dataclass(frozen=True)

@@ -248,12 +248,11 @@ class Replay:
                 branch = self._with_born(asked, action, episode)
             else:
                 branch = asked.ids
-            named = ~asked.opening[action]
-            fault = named & ~self._branches.known(episode, branch)
-            why = UNKNOWN_BRANCH
+            # Born branches are known and named by nobody, so any fault is one of the ids.
+            fault, why = ~self._branches.known(episode, branch), UNKNOWN_BRANCH
             if not fault.any():
                 slot = self._branches.slot(episode, branch)
-                fault, why = named & self._branches.repeated(slot), TWICE
+                fault, why = self._branches.repeated(slot), TWICE
                 if not fault.any():
                     return action, episode, branch, slot
             which = np.zeros(len(asked.rows), np.bool_)
@@ -326,7 +325,7 @@ class Replay:
         if new.any():
             above = index.parent[node]
             tokens = np.where(new, index.cost[node] - np.where(above >= 0, index.cost[above], 0), tokens)
-        if index.whole is not None:
+        if index.whole is not None and (new.any() or (steps == TO_THE_END).any()):
             # The published rule: read whole without ever being asked, a branch costs its true length.
             opening = np.minimum(index.cost[before], index.whole[before])
             tokens = np.where(new & ~probe, opening, tokens)

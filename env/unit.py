@@ -24,8 +24,9 @@ from env.program import Program
 from env.replay import Replay
 from env.store import Store
 
-# Episodes that one engine plays in lockstep: enough for vectors, little enough for caches and memory.
-WAVE = 1024
+# Episodes that one engine plays in lockstep: enough for vectors, little enough for caches. In children the
+# episodes' own lists are elsewhere, and what counts is how many children one answer serves.
+WAVE, WAVE_APART = 512, 2048
 # Episodes that one process plays at most, so that its limits are not tighter the larger the store is.
 BATCH = 300
 # The fewest episodes of a unit under "batch" that are replayed alone.
@@ -157,13 +158,14 @@ def _wanted(source: str) -> int:
 def _waves(unit: Unit) -> list[tuple[int, int]]:
     """Runs of episodes that share an engine; whole seeds, unless a seed has more problems than a wave."""
     total, width = len(unit.seeds) * len(unit.problems), len(unit.problems)
-    if width >= WAVE:
+    most = WAVE if unit.isolation == "none" else WAVE_APART
+    if width >= most:
         return [
-            (seed * width + first, seed * width + min(first + WAVE, width))
+            (seed * width + first, seed * width + min(first + most, width))
             for seed in range(len(unit.seeds))
-            for first in range(0, width, WAVE)
+            for first in range(0, width, most)
         ]
-    step = WAVE // width * width if width else 1
+    step = most // width * width if width else 1
     return [(first, min(first + step, total)) for first in range(0, total, step)]
 
 
