@@ -192,7 +192,7 @@ def test_a_controller_that_hangs_on_one_problem_is_stopped_once(store, impatient
 
 @isolated
 def test_a_controller_that_hangs_later_is_stopped_with_its_wave(store, impatient, monkeypatch):
-    monkeypatch.setattr(unit, "WAVE", 20)
+    monkeypatch.setattr(unit, "WAVE_APART", 20)
     body = "await ep.finish(await ep.branch(2))"
     costs = evaluate([store], [written("costs", body)], betas=[0.5], seeds=range(20), workers=1).frame
     late = next(n for n in range(5, 20) if costs["decode"][n] not in costs["decode"][:5])
