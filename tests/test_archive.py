@@ -138,7 +138,7 @@ def test_a_disk_that_refuses_is_one_clear_error(run, monkeypatch, code):
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the run.*Give --out a folder that can be written"):
+    with pytest.raises(UserError, match=r"cannot write the run.*Give --out a folder that can be written"):
         Run.create(tmp_path / "file" / "run", CONFIG, STOP)
 
 
