@@ -1,4 +1,4 @@
-"""The controller API as a text, for whoever writes controllers: a model's prompt or a coding agent's folder."""
+"""The controller API as a text, for whoever writes controllers: a model or a coding agent."""
 
 from pathlib import Path
 
