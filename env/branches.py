@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from env.episode import ENDS
 from env.index import Index, Ints
 from env.order import Order, rank
 
-LIVE, EXHAUSTED, PRUNED = 0, 3, 4
+LIVE, EXHAUSTED, PRUNED = (ENDS.index(why) for why in (None, "exhausted", "pruned"))
 TO_THE_END = 1 << 40
 
 
