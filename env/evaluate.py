@@ -11,14 +11,13 @@ import numpy as np
 from env.errors import UserError
 from env.executors import run_all
 from env.isolation.wire import WireError, pack
-from env.program import Program, check
+from env.program import GRID, Program, check
 from env.store import Store
 from env.unit import Played, Unit, play_unit
 
 if TYPE_CHECKING:
     import polars as pl
 
-BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ISOLATIONS = ("strict", "batch", "none")
 # Starting worker processes costs a second; below this many episodes one process is done sooner.
 EPISODES_WORTH_WORKERS = 6_000
@@ -45,7 +44,7 @@ def evaluate(
     stores: Sequence[Store],
     programs: Sequence[Program],
     *,
-    betas: Sequence[float] = BETAS,
+    betas: Sequence[float] = GRID,
     settings: Mapping[str, Any] | None = None,
     seeds: Sequence[int] = range(100),
     protocol: str = "standard",

@@ -11,10 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from env.forest import Forest
+from env.program import GRID
 from env.statistics import Estimate, Floats, Panel, Point, resample
 
-# The betas whose rows make up a hypervolume; more points would only add area.
-GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Self-consistency at this many branches costs what the reference point costs.
 REFERENCE_BRANCHES = 64
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from env.frontier import GRID, Reference, reference
+from env.frontier import Reference, reference
+from env.program import GRID
 from search_agent.splits import Splits
 
 if TYPE_CHECKING:

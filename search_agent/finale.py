@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from env.frontier import GRID
-from env.program import Program
+from env.program import GRID, Program
 from env.statistics import Point
 from search_agent.archive import Run
 from search_agent.arena import Arena

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from env.frontier import GRID
-from env.program import Program, ProgramError, check
+from env.program import GRID, Program, ProgramError, check
 from search_agent.archive import Run
 from search_agent.arena import Arena
 from search_agent.controller_api import CONTROLLER_API

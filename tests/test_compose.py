@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from made_up import store as make_store
 
 from env.evaluate import evaluate
-from env.frontier import GRID
-from env.program import Program, check
+from env.program import GRID, Program, check
 from env.store import Store
 from search_agent.compose.assemble import assemble, constants
 from search_agent.compose.grammar import FIRST, SLOTS

@@ -201,7 +201,8 @@ def show(
 
 def _areas(episodes: "Episodes", stores: "list[Store]", args: argparse.Namespace) -> Iterator[str]:
     """Hypervolumes, where the whole grid of betas was played."""
-    from env.frontier import GRID, hypervolumes, reference
+    from env.frontier import hypervolumes, reference
+    from env.program import GRID
 
     if set(GRID) - set(args.beta) or args.set:
         return

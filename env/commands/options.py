@@ -4,7 +4,9 @@ import argparse
 import ast
 from typing import Any
 
-BETAS = "0,0.25,0.5,0.75,1"
+from env.program import GRID
+
+BETAS = ",".join(f"{beta:g}" for beta in GRID)
 # Proposers of a search see outcomes on seeds from here on, so no evaluation may use those.
 MOST_SEEDS = 1_000_000
 
