@@ -109,7 +109,7 @@ def test_workers_end_with_whoever_started_them(tmp_path):
         "import os, time\n"
         "from env.executors import run_all\n"
         "def work(pipe):\n"
-        "    print(os.getpid(), flush=True)\n"
+        "    os.write(1, b'%d\\n' % os.getpid())\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"
         "    list(run_all(work, [1, 2], 'processes', 2))\n"

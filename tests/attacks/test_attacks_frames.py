@@ -208,7 +208,8 @@ def test_flood_without_listening(rig, pool):
     attack = rig.attack(
         pool, raw("for round in range(1, 9999): say(frame(round, actions=[(0, 4, 0, 0, 0)]))")
     )
-    assert "more than one frame" in attack.outcome.error
+    # Which of the two depends on how many of its frames one read of ours finds.
+    assert ("more than one frame" in attack.outcome.error) or ("spoke before" in attack.outcome.error)
 
 
 def test_flood_of_prints(rig, pool, capfd):
