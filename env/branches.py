@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from env.episode import ENDS
+from env.episode import ENDS, UNASKED
 from env.index import Index, Ints
 from env.order import Order, rank
 
@@ -21,6 +21,7 @@ class Branches:
         node: int64[slots], the node that each stands at.
         asked_at: int64[slots], the node at which it was last probed, -1 = nowhere.
         state: uint8[slots], LIVE, EXHAUSTED or PRUNED; how a path ended by itself is its node's to say.
+        told: int64[slots], the answer code that its controller knows, UNASKED for none.
         scored: int64[slots], tokens of its path that the PRM has seen; empty where the store has no scores.
     """
 
@@ -32,6 +33,7 @@ class Branches:
         self.node = np.zeros(slots, np.int64)
         self.asked_at = np.full(slots, -1, np.int64)
         self.state = np.zeros(slots, np.uint8)
+        self.told = np.full(slots, UNASKED, np.int64)
         self.scored = np.zeros(slots if index.forest.prm is not None else 0, np.int64)
         self._served = np.zeros(slots if index.has_forks else 0, np.int64)
         self._ticket = np.zeros(slots, np.int64)
@@ -39,7 +41,7 @@ class Branches:
         self._pool = index.pool[problems]
         self._max_branches = max_branches
         self._order = order
-        self._any_pruned = False
+        self._any_stopped = False
 
     def slot(self, episode: Ints, branch: Ints) -> Ints:
         """Where the arrays hold a branch."""
@@ -56,6 +58,21 @@ class Branches:
         self._ticket[slot] = ticket
         repeated: NDArray[np.bool_] = self._ticket[slot] != ticket
         return repeated
+
+    def ends(self, slot: Ints, node: Ints) -> NDArray[np.uint8]:
+        """Why each branch ended, standing at its node; LIVE where it has not."""
+        end = self.index.end[node]
+        if self._any_stopped:
+            state = self.state[slot]
+            end = np.where(state == LIVE, end, state)
+        return end
+
+    def tell(self, slot: Ints, code: Ints, end: NDArray[np.uint8]) -> Ints:
+        """Which of these rows are news to a controller; it is told of them."""
+        told = self.told[slot]
+        code = np.where(code == UNASKED, told, code)
+        self.told[slot] = code
+        return np.flatnonzero((code != told) | (end != LIVE))
 
     def forks_left(self, slot: Ints) -> Ints:
         """Children of each branch's node that no branch has taken."""
@@ -96,7 +113,7 @@ class Branches:
             The node each stood at, the node it stands at now, and the episodes (one entry a branch) whose
             branch had to stop because the store holds no continuation.
         """
-        if self._any_pruned:
+        if self._any_stopped:
             steps = np.where(self.state[slot] == PRUNED, 0, steps)
         before = self.node[slot]
         stuck: Ints = np.zeros(0, np.int64)
@@ -112,7 +129,7 @@ class Branches:
 
     def prune(self, slot: Ints) -> None:
         """Give branches up."""
-        self._any_pruned = True
+        self._any_stopped = True
         self.state[slot] = np.where(self.state[slot] == LIVE, PRUNED, self.state[slot])
 
     def _admit(self, episode: Ints, got: Ints, owner: Ints, nth: Ints, nodes: Ints) -> Ints:
@@ -142,6 +159,9 @@ class Branches:
         return node, np.concatenate(stuck)
 
     def _exhaust(self, slot: Ints, episode: Ints) -> Ints:
+        if not len(slot):
+            return episode
+        self._any_stopped = True
         first = self.state[slot] == LIVE
         self.state[slot[first]] = EXHAUSTED
         return episode[first]
@@ -161,5 +181,6 @@ class Branches:
 
         self.node, self.state, self._ticket = widen(self.node), widen(self.state), widen(self._ticket)
         self.asked_at, self.scored = widen(self.asked_at, -1), widen(self.scored)
+        self.told = widen(self.told, UNASKED)
         self._served = widen(self._served)
         self.capacity = new

@@ -7,6 +7,8 @@ from env.episode import UNASKED, UNPARSED
 from env.index import Index, Ints
 from env.order import rank
 
+NEW = -3
+
 
 class Codes:
     """The codes of E episodes. A code tells a controller which answers agree, and nothing else about them."""
@@ -14,20 +16,19 @@ class Codes:
     def __init__(self, index: Index, problems: Ints) -> None:
         self._index = index
         self._problems = problems
-        answers = np.diff(index.first_answer)[problems]
-        self._first = np.cumsum(answers) - answers
-        # One spare entry, so that an episode without answers has something to look up.
-        self._code = np.full(int(answers.sum()) + 1, UNASKED, np.int64)
+        # An episode's codes by answer id, two places on: ids UNASKED and UNPARSED have theirs as well.
+        width = np.diff(index.first_answer)[problems] + 2
+        self._first = np.cumsum(width) - width + 2
+        self._code = np.full(int(width.sum()), NEW, np.int64)
         self._meaning = np.zeros(len(self._code), np.int64)
         self._given = np.zeros(len(problems), np.int64)
+        self._begin(np.arange(len(problems)))
 
-    def encode(self, episode: Ints, node: Ints, shown: NDArray[np.bool_]) -> Ints:
-        """What each row shows: a code, UNPARSED, or UNASKED where nothing is to be shown or known."""
-        answer = self._index.answer[node]
-        known = shown & (answer >= 0)
-        place = np.where(known, self._first[episode] + answer, -1)
+    def encode(self, episode: Ints, answer: Ints) -> Ints:
+        """What each row shows of an answer id of its problem; UNASKED and UNPARSED stand for themselves."""
+        place = self._first[episode] + answer
         code = self._code[place]
-        fresh = np.flatnonzero(known & (code == UNASKED))
+        fresh = np.flatnonzero(code == NEW)
         if len(fresh):
             _, first = np.unique(place[fresh], return_index=True)
             fresh = fresh[np.sort(first)]
@@ -37,9 +38,7 @@ class Codes:
             self._meaning[self._first[owner] + number] = answer[fresh]
             np.add.at(self._given, owner, 1)
             code = self._code[place]
-        if known.all():
-            return code
-        return np.where(known, code, np.where(shown, np.minimum(answer, UNPARSED), UNASKED))
+        return code
 
     def seen(self, episode: Ints, code: Ints) -> NDArray[np.bool_]:
         """Whether each may be given as an answer: a code that its episode has seen, or UNPARSED for none."""
@@ -48,9 +47,13 @@ class Codes:
 
     def correct(self, episode: Ints, code: Ints) -> NDArray[np.bool_]:
         """Whether codes that were seen are the right answer."""
-        told = code >= 0
-        meaning = self._meaning[np.where(told, self._first[episode] + code, -1)]
-        first = self._index.first_answer[self._problems[episode]]
         correct: NDArray[np.bool_] = np.zeros(len(code), np.bool_)
-        correct[told] = self._index.correct[first[told] + meaning[told]]
+        told = np.flatnonzero(code >= 0)
+        owner = episode[told]
+        meaning = self._meaning[self._first[owner] + code[told]]
+        correct[told] = self._index.correct[self._index.first_answer[self._problems[owner]] + meaning]
         return correct
+
+    def _begin(self, episodes: Ints) -> None:
+        first = self._first[episodes]
+        self._code[first + UNASKED], self._code[first + UNPARSED] = UNASKED, UNPARSED

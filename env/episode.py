@@ -13,13 +13,11 @@ are little-endian and 32 bits wide unless stated.
            final[F]: episode, answer code (-1 none), bytes of its error text (0: it returned)
            note[N]: episode, bytes of its text
            text[T]: the finals' error texts, then the notes', UTF-8
-    reply  REPLY: magic, round, actions A, rows R, columns, PRM scores S; columns is a sum of
-           those below, and of TOLD: every row has an answer code
-           action[A]: episode, rows (negative: refused, see REFUSALS); prunes are not answered
+    reply  REPLY: magic, round, actions A, rows R, news N, columns (a sum of those below), PRM scores S
+           action[A]: episode, rows (negative: refused, see REFUSALS), news; prunes are not answered
            SPENT       ledger[A] of 64 bits: decode, probe, prm, sequential tokens of the episode so far
-           row[R]: answer code
+           branch[N], answer code[N], end[N] of the branches that have ended or whose answer has changed
            TOKENS      tokens decoded in this round[R], depth[R]
-           end[R], as bytes
            CHILDREN    forks left[R]
            CONFIDENCE  float32[R]
            PRM         counts[R] and scores float32[S]
@@ -34,10 +32,10 @@ from typing import Any, NamedTuple
 
 MAGIC = 0x31535454
 HEADER = struct.Struct("<7I")
-REPLY = struct.Struct("<6I")
+REPLY = struct.Struct("<7I")
 BRANCH, EXTEND, FINISH, PROBE, SCORE, FORK, PRUNE = range(1, 8)
 KINDS = ("", "branch", "extend", "finish", "probe", "score", "fork", "prune")
-CHILDREN, CONFIDENCE, PRM, TOLD, TOKENS, SPENT = 1, 2, 4, 8, 16, 32
+CHILDREN, CONFIDENCE, PRM, TOKENS, SPENT = 1, 2, 4, 8, 16
 UNNAMED = "`tokens`, `depth` and `spent` are told to a controller that names them in its source"
 UNASKED, UNPARSED = -2, -1
 ENDS = (None, "stop", "length", "exhausted", "pruned")
@@ -58,9 +56,11 @@ MAX_ERROR = 1_000
 MAX_NOTE = 500
 MAX_NOTES = 64
 
-NO_IDS = array("i")
+NO_IDS = array("I")
 
 Action = Generator[Any, Any, Any]
+# To one action: reply, place of the action in it, first and last row, first and last of the news.
+Answer = tuple["Reply", int, int, int, int, int]
 
 
 class ControllerError(Exception):
@@ -77,6 +77,14 @@ def _count(value: Any) -> int:
     if _whole(value) < 0:
         raise ControllerError(REFUSALS[3])
     return int(value)
+
+
+def _numbers(values: Iterable[int], negative: str) -> "array[int]":
+    """An array of unsigned numbers, which is twice as fast to make as one of signed ones."""
+    try:
+        return array("I", values)
+    except OverflowError:
+        raise ControllerError(negative) from None
 
 
 class Spent(NamedTuple):
@@ -99,6 +107,7 @@ class Reply:
     __slots__ = (
         "actions",
         "answer",
+        "branch",
         "children",
         "confidence",
         "depth",
@@ -106,29 +115,28 @@ class Reply:
         "ledger",
         "prm",
         "tokens",
-        "told",
     )
 
     def __init__(self, frame: bytes | bytearray) -> None:
-        magic, _, actions, rows, columns, scores = REPLY.unpack_from(frame)
+        magic, _, actions, rows, news, columns, scores = REPLY.unpack_from(frame)
         if magic != MAGIC:
             raise EOFError("not a reply frame")
         view, at = memoryview(frame), REPLY.size
 
         def take(code: str, count: int) -> Any:
             nonlocal at
-            size = count * (8 if code == "q" else 1 if code == "B" else 4)
+            size = count * (8 if code == "q" else 4)
             part: memoryview[Any] = view[at : at + size]
             at += size
             return part.cast(code)  # type: ignore[call-overload]
 
-        self.told = bool(columns & TOLD)
-        self.actions = take("i", 2 * actions).tolist()
+        self.actions = take("i", 3 * actions).tolist()
         self.ledger = take("q", 4 * actions) if columns & SPENT else None
-        self.answer = take("i", rows).tolist()
+        self.branch = take("i", news).tolist()
+        self.answer = take("i", news).tolist()
+        self.end = take("i", news).tolist()
         self.tokens: Any = take("i", rows) if columns & TOKENS else None
         self.depth: Any = take("i", rows) if columns & TOKENS else None
-        self.end = bytes(take("B", rows))
         self.children = take("i", rows).tolist() if columns & CHILDREN else None
         self.confidence = take("f", rows).tolist() if columns & CONFIDENCE else None
         self.prm: list[list[float]] | None = None
@@ -138,9 +146,8 @@ class Reply:
 
     def forget(self) -> None:
         """Let go of what every episode has read by now; tokens, depths and ledgers are read on demand."""
-        self.actions = self.answer = []
+        self.actions = self.branch = self.answer = self.end = []
         self.children = self.confidence = self.prm = None
-        self.end = b""
 
 
 class Episode:
@@ -225,37 +232,44 @@ class Episode:
 
     @coroutine
     def extend(self, ids: Iterable[int], segments: int | Sequence[int] = 1, probe: bool = True) -> Action:
-        """Advance each branch by `segments` (one number, or one a branch); an ended one stays as it is."""
+        """Advance each branch by `segments` (one number, or one a branch); an ended one stays as it is.
+
+        Returns the ids, in their order, of those that have not ended.
+        """
         ids = self._named(ids)
         if isinstance(segments, int):
-            answer = yield EXTEND, bool(probe), ids, len(ids), _count(segments)
+            if type(segments) is not int or not 0 <= segments < 2**31:
+                segments = _count(segments)
+            answer = yield EXTEND, bool(probe), ids, len(ids), segments
         else:
-            many = array("i", segments)
-            if many and min(many) < 0:
-                raise ControllerError(REFUSALS[3])
+            many = _numbers(segments, REFUSALS[3])
             if len(many) != len(ids):
                 raise ControllerError(f"{len(many)} segment counts for {len(ids)} branches: give one each")
             answer = yield EXTEND, bool(probe), ids + many, len(ids), -1
-        self._read(ids, *answer)
+        if self._read(ids, answer):
+            done = self.done
+            return [i for i in ids if done[i] is None]
+        return ids.tolist()
 
     @coroutine
     def finish(self, ids: Iterable[int]) -> Action:
         """Advance each branch to its end."""
         ids = self._named(ids)
-        self._read(ids, *(yield FINISH, False, ids, len(ids), 0))
+        self._read(ids, (yield FINISH, False, ids, len(ids), 0))
 
     @coroutine
     def probe(self, ids: Iterable[int]) -> Action:
         """Ask each branch what it would answer now; paid once a node."""
         ids = self._named(ids)
-        self._read(ids, *(yield PROBE, True, ids, len(ids), 0))
+        self._read(ids, (yield PROBE, True, ids, len(ids), 0))
 
     @coroutine
     def score(self, ids: Iterable[int]) -> Action:
         """Have the process reward model score each branch's path so far; paid for the part not yet scored."""
         ids = self._named(ids)
-        reply, action, start, stop = yield SCORE, False, ids, len(ids), 0
-        self._read(ids, reply, action, start, stop)
+        answer = yield SCORE, False, ids, len(ids), 0
+        self._read(ids, answer)
+        reply, _, start, stop, *_ = answer
         if reply.prm is not None:
             known = self.prm
             for i, scores in zip(ids, reply.prm[start:stop], strict=True):
@@ -292,8 +306,8 @@ class Episode:
 
     def prune(self, ids: Iterable[int]) -> None:
         """Give branches up; free of charge."""
-        for i in array("i", ids):
-            if not 0 <= i < len(self.done):
+        for i in _numbers(ids, REFUSALS[1]):
+            if i >= len(self.done):
                 raise ControllerError(REFUSALS[1])
             if self.done[i] is None:
                 self.done[i] = "pruned"
@@ -305,12 +319,12 @@ class Episode:
             self._notes.append(" ".join(map(str, values)).encode("utf-8", "replace")[:MAX_NOTE])
 
     def _named(self, ids: Iterable[int]) -> "array[int]":
-        ids = array("i", ids)
+        ids = _numbers(ids, REFUSALS[1])
         if len(ids) > len(self.done):
             raise ControllerError(REFUSALS[2 if all(0 <= i < len(self.done) for i in ids) else 1])
         return ids
 
-    def _open(self, answer: tuple[Reply, int, int, int]) -> list[int]:
+    def _open(self, answer: Answer) -> list[int]:
         first, count = len(self.done), max(0, answer[3] - answer[2])
         born = list(range(first, first + count))
         self.answer += [None] * count
@@ -319,25 +333,25 @@ class Episode:
             self.confidence += [None] * count
         if answer[0].children is not None:
             self.children += [0] * count
-        self._read(born, *answer)
+        self._read(born, answer)
         return born
 
-    def _read(self, ids: Sequence[int], reply: Reply, action: int, start: int, stop: int) -> None:
+    def _read(self, ids: Sequence[int], answer: Answer) -> bool:
+        """Take in what an action on these branches has brought; whether any of them cannot go on."""
+        reply, action, start, stop, first, last = answer
         if stop < start:
             raise ControllerError(REFUSALS[start - stop])
-        answers, ends = self.answer, reply.end[start:stop]
-        if reply.told:
-            for i, code in zip(ids, reply.answer[start:stop], strict=True):
-                answers[i] = code
-        else:
-            for i, code in zip(ids, reply.answer[start:stop], strict=True):
+        ended = False
+        if first < last:
+            answers, done = self.answer, self.done
+            for i, code, end in zip(
+                reply.branch[first:last], reply.answer[first:last], reply.end[first:last]
+            ):
                 if code != UNASKED:
                     answers[i] = code
-        if ends.count(0) < len(ends):
-            done = self.done
-            for i, end in zip(ids, ends, strict=True):
                 if end:
                     done[i] = ENDS[end]
+                    ended = True
         self._ledger = reply, action
         if reply.tokens is None:
             self._unread = None
@@ -349,6 +363,7 @@ class Episode:
         if reply.confidence is not None:
             for i, value in zip(ids, reply.confidence[start:stop], strict=True):
                 self.confidence[i] = value
+        return ended
 
     def _catch_up(self) -> None:
         if self._unread is None:

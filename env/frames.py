@@ -27,8 +27,6 @@ from env.episode import (
     REPLY,
     SPENT,
     TOKENS,
-    TOLD,
-    UNASKED,
     UNPARSED,
 )
 from env.index import Ints
@@ -143,17 +141,18 @@ def write(told: Round, results: Results, wanted: int = TOKENS | SPENT) -> list[b
     """
     starts = [span.start for _, span in told.frames]
     edges = np.searchsorted(results.episode, np.array([*starts, np.iinfo(np.int64).max]))
-    stops = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.maximum(results.rows, 0))])[edges]
+    after = _running(np.maximum(results.rows, 0))
+    stops, heard = after[edges], np.searchsorted(results.news, after)
     base = np.repeat(np.array(starts, np.int64), np.diff(edges))
-    unasked = _running(results.answer == UNASKED)[stops]
-    who = np.stack([results.episode - base, results.rows], axis=1)
-    actions = [_column(who, 8)]
+    who = np.stack([results.episode - base, results.rows, np.diff(heard)], axis=1)
+    actions = [_column(who, 12)]
     if wanted & SPENT:
         actions.append((results.ledger.tobytes(), 32))
-    rows = [_column(results.answer, 4)]
+    what = (results.branch, results.answer, results.end)
+    news = [_column(values[results.news], 4) for values in what]
+    rows = []
     if wanted & TOKENS:
         rows += [_column(results.tokens, 4), _column(results.depth, 4)]
-    rows.append((results.end.astype(np.uint8, copy=False).tobytes(), 1))
     columns, scored = wanted, np.zeros(len(stops), np.int64)
     if results.children is not None:
         columns |= CHILDREN
@@ -167,12 +166,13 @@ def write(told: Round, results: Results, wanted: int = TOKENS | SPENT) -> list[b
         rows.append(_column(results.scores[0], 4))
         scored, values = _running(results.scores[0])[stops], results.scores[1].tobytes()
     replies = []
-    at = list(zip(*(bounds.tolist() for bounds in (edges, stops, scored, unasked)), strict=True))
-    for (number, _), here, there in zip(told.frames, at[:-1], at[1:], strict=True):
-        (a, row, score, silent), (b, end, last, silent_end) = here, there
-        whole = TOLD if silent == silent_end else 0
-        header = REPLY.pack(MAGIC, number, b - a, end - row, columns | whole, last - score)
+    at = list(zip(*(bounds.tolist() for bounds in (edges, stops, heard[edges], scored)), strict=True))
+    for (number, _), (a, row, new, score), (b, end, newer, last) in zip(
+        told.frames, at[:-1], at[1:], strict=True
+    ):
+        header = REPLY.pack(MAGIC, number, b - a, end - row, newer - new, columns, last - score)
         parts = [data[a * width : b * width] for data, width in actions]
+        parts += [data[new * width : newer * width] for data, width in news]
         parts += [data[row * width : end * width] for data, width in rows]
         replies.append(b"".join((header, *parts, values[4 * score : 4 * last])))
     return replies

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from env.branches import Branches
-from env.codes import Codes
+from env.codes import NEW, Codes
 from env.episode import UNASKED, UNPARSED
 from env.index import Index, Ints
 from env.order import Order, shuffled
@@ -65,7 +65,14 @@ class _Branches(Branches):
     def restart(self, episodes: Ints, problems: Ints, max_branches: Ints) -> None:
         self._pool[episodes], self._max_branches[episodes] = self.index.pool[problems], max_branches
         self.opened[episodes], self._rooted[episodes] = 0, 0
-        for values, start in ((self.asked_at, -1), (self.state, 0), (self.scored, 0), (self._served, 0)):
+        starts = (
+            (self.asked_at, -1),
+            (self.state, 0),
+            (self.told, UNASKED),
+            (self.scored, 0),
+            (self._served, 0),
+        )
+        for values, start in starts:
             if len(values):
                 values.reshape(-1, self.capacity)[episodes] = start
 
@@ -73,10 +80,12 @@ class _Branches(Branches):
 class _Codes(Codes):
     def __init__(self, index: Index, problems: Ints) -> None:
         super().__init__(index, problems)
-        self._width = int(np.diff(index.first_answer).max(initial=0))
-        self._first = np.arange(len(problems)) * self._width
-        self._code, self._meaning = np.full((2, len(problems) * self._width + 1), UNASKED, np.int64)
+        self._width = int(np.diff(index.first_answer).max(initial=0)) + 2
+        self._first = np.arange(len(problems)) * self._width + 2
+        self._code, self._meaning = np.full((2, len(problems) * self._width), NEW, np.int64)
+        self._begin(np.arange(len(problems)))
 
     def restart(self, episodes: Ints) -> None:
         self._given[episodes] = 0
-        self._code[:-1].reshape(-1, self._width)[episodes] = UNASKED
+        self._code.reshape(-1, self._width)[episodes] = NEW
+        self._begin(episodes)

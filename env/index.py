@@ -90,6 +90,11 @@ class Index:
         return not inner.any() or bool((self.answer[inner] != NOT_PROBED).any())
 
     @cached_property
+    def has_free_probes(self) -> bool:
+        """Whether asking costs nothing anywhere."""
+        return not self.probe_cost.any()
+
+    @cached_property
     def has_open_leaves(self) -> bool:
         """Whether some path stops without having ended."""
         return bool(((self.child_count == 0) & (self.end == 0)).any())

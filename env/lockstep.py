@@ -7,16 +7,15 @@ the standard library.
 import gc
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from struct import pack
 from typing import Any
 
-from env.episode import HEADER, MAGIC, MAX_ERROR, PRUNE, ControllerError, Episode, Reply
+from env.episode import HEADER, MAGIC, MAX_ERROR, PRUNE, Answer, ControllerError, Episode, Reply
 
 # What a controller is compiled as, by which errors find their line in it.
 SOURCE_NAME = "<controller>"
 MAX_ROUNDS = 20_000
-# Answers to all the actions that one episode awaits: (reply, action, first row, last row) each.
-Answer = tuple[Reply, int, int, int]
-Ready = tuple[int, Callable[[Any], Any], Answer | list[Answer] | None]
+Ready = tuple[int, Answer | list[Answer] | None]
 
 
 def resolve(program: Mapping[str, Any], beta: float, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,23 +73,25 @@ def _play(
     exchange: Callable[[bytes], bytes | bytearray],
 ) -> None:
     frame = _Frame()
+    sends: dict[int, Callable[[Any], Any]] = {}
+    several: dict[int, int] = {}
     ready: list[Ready] = []
-    waiting: dict[int, tuple[Callable[[Any], Any], int]] = {}
     rounds, reply = 0, None
     for index, episode in enumerate(episodes):
         try:
-            ready.append((index, solve(episode, **settings).send, None))
+            sends[index] = solve(episode, **settings).send
+            ready.append((index, None))
         except Exception as error:
             frame.failed(index, describe(error))
-    while ready or waiting or frame.finals:
+    while sends or frame.finals:
         rounds += 1
         actions, ids = frame.actions, frame.ids
-        for index, send, answer in ready:
+        for index, answer in ready:
             episode = episodes[index]
             try:
                 if rounds > MAX_ROUNDS:
                     raise ControllerError(f"no answer after {MAX_ROUNDS} rounds")
-                request = send(answer)
+                request = sends[index](answer)
                 if episode._pruned:
                     actions += (index, PRUNE, 0, len(episode._pruned), 0)
                     ids.extend(episode._pruned)
@@ -99,17 +100,18 @@ def _play(
                     kind, probe, branches, count, argument = request
                     actions += (index, kind, probe, count, argument)
                     ids += branches
-                    waiting[index] = send, 1
                 else:
                     for kind, probe, branches, count, argument in request:
                         actions += (index, kind, probe, count, argument)
                         ids += branches
-                    waiting[index] = send, -len(request)
+                    several[index] = len(request)
             except StopIteration as stop:
+                del sends[index]
                 frame.ended(index, stop.value)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
+                del sends[index]
                 frame.failed(index, describe(error))
             if episode._notes:
                 frame.noted(index, episode._notes)
@@ -118,7 +120,7 @@ def _play(
             reply.forget()
         reply = Reply(exchange(frame.pack(rounds)))
         frame = _Frame()
-        ready = _answered(reply, waiting)
+        ready = _answered(reply, several)
 
 
 class _Frame:
@@ -126,7 +128,7 @@ class _Frame:
 
     def __init__(self) -> None:
         self.actions: list[int] = []
-        self.ids = array("i")
+        self.ids = array("I")
         self.finals: list[int] = []
         self._errors: list[bytes] = []
         self._notes: list[int] = []
@@ -152,31 +154,30 @@ class _Frame:
     def pack(self, number: int) -> bytes:
         text = b"".join(self._errors + self._note_texts)
         counts = len(self.actions) // 5, len(self.ids), len(self.finals) // 3, len(self._notes) // 2
-        columns = self.actions, self.ids, self.finals, self._notes
         header = HEADER.pack(MAGIC, number, *counts, len(text))
-        return b"".join((header, *(array("i", column).tobytes() for column in columns), text))
+        actions, finals, notes = (pack(f"{len(c)}i", *c) for c in (self.actions, self.finals, self._notes))
+        return b"".join((header, actions, self.ids, finals, notes, text))
 
 
-def _answered(reply: Reply, waiting: dict[int, tuple[Callable[[Any], Any], int]]) -> list[Ready]:
+def _answered(reply: Reply, several: dict[int, int]) -> list[Ready]:
     """The episodes that a reply lets go on; one that awaits several actions gets their answers as a list."""
     ready: list[Ready] = []
-    several: list[Answer] = []
-    stop = action = 0
-    pairs = iter(reply.actions)
-    for index, rows in zip(pairs, pairs, strict=True):
-        start = stop
+    answers: list[Answer] = []
+    stop = heard = action = 0
+    triples = iter(reply.actions)
+    for index, rows, news in zip(triples, triples, triples, strict=True):
+        start, first = stop, heard
+        heard += news
         if rows > 0:
             stop += rows
-        send, awaited = waiting[index]
-        answer = reply, action, start, start + rows
+        answer = reply, action, start, start + rows, first, heard
         action += 1
-        if awaited > 0:
-            del waiting[index]
-            ready.append((index, send, answer))
+        if index not in several:
+            ready.append((index, answer))
         else:
-            several.append(answer)
-            if len(several) == -awaited:
-                del waiting[index]
-                ready.append((index, send, several))
-                several = []
+            answers.append(answer)
+            if len(answers) == several[index]:
+                del several[index]
+                ready.append((index, answers))
+                answers = []
     return ready

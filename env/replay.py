@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from env.branches import EXHAUSTED, LIVE, TO_THE_END, Branches
 from env.codes import Codes
-from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PRUNE, SCORE, UNPARSED
+from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PRUNE, SCORE, UNASKED, UNPARSED
 from env.index import Index, Ints
 from env.order import Order, begins, mix, rank
 
@@ -30,24 +30,32 @@ class Results:
         episode: int64[A], who acted.
         rows: int64[A], rows of each action; minus a number of `episode.REFUSALS` where it was refused.
         ledger: int64[A, 4], decode, probe, PRM and sequential tokens of the action's episode after the round.
-        branch, answer, tokens, probe_tokens, depth, end: int[R]; `answer` is the episode's own code.
+        branch, node, answer, tokens, probe_tokens, end: int[R]; `answer` is the episode's own code.
         children: int64[R], forks left, where the store has forks.
         confidence: float32[R] where the store has it.
+        news: int64[N], the rows, in order, whose branch has ended or whose answer is not what was last told.
         scores: PRM scores of each row's path, as counts int64[R] and values float32[S]; None unless asked.
     """
 
+    index: Index
     episode: Ints
     rows: Ints
     ledger: Ints
     branch: Ints
+    node: Ints
     answer: Ints
     tokens: Ints
     probe_tokens: Ints
-    depth: NDArray[np.int32]
     end: NDArray[np.uint8]
     children: Ints | None
     confidence: NDArray[np.float32] | None
+    news: Ints
     scores: tuple[Ints, NDArray[np.float32]] | None
+
+    @property
+    def depth(self) -> NDArray[np.int32]:
+        """int32[R], segments from the root."""
+        return self.index.depth[self.node]
 
 
 @dataclass
@@ -157,10 +165,10 @@ class Replay:
         """
         asked = self._read(actions, ids)
         self.rounds[asked.episode[begins(asked.episode)]] += 1
+        slot = self._named(asked)
         if asked.opening.any():
-            self._open(asked)
-        action, episode, branch, slot = self._rows(asked)
-        results = self._advance(asked, action, episode, branch, slot)
+            slot = self._open(asked)
+        results = self._advance(asked, slot)
         if self.log is not None:
             self.log.append((actions, ids, results))
         return results
@@ -180,8 +188,8 @@ class Replay:
 
     def _read(self, actions: NDArray[Any], ids: NDArray[Any]) -> _Actions:
         """The columns of a round, pruning done, each action checked by itself."""
-        episode, kind, probe, count, argument = np.ascontiguousarray(actions.T).astype(np.int64)
-        ids = ids.astype(np.int64)
+        episode, kind, probe, count, argument = np.ascontiguousarray(actions.T, np.int64)
+        ids = np.asarray(ids, np.int64)
         opening = (kind == BRANCH) | (kind == FORK)
         stepwise = (kind == EXTEND) & (argument == -1)
         named = np.where(opening, 0, np.maximum(count, 0))
@@ -198,7 +206,7 @@ class Replay:
                 self._branches.prune(self._branches.slot(owner[known], branch[known]))
             if stepwise.any():
                 steps = np.zeros(len(ids), np.int64)
-                steps[stepwise[action] & ~is_step] = np.maximum(ids[is_step], 0)
+                steps[stepwise[action] & ~is_step] = ids[is_step] & 0xFFFFFFFF
             keep = ~(is_step | prune[action] | (refused[action] > 0))
             ids = ids[keep]
             steps = None if steps is None else steps[keep]
@@ -223,125 +231,133 @@ class Replay:
             refused[rank(episode) >= MAX_ACTIONS] = TOO_MANY
         return refused
 
-    def _open(self, asked: _Actions) -> None:
-        """Open the branches of a round; several actions of one episode take turns."""
-        # An id that this very round gives out is not known yet.
-        owner = np.repeat(asked.episode, asked.rows)
-        asked.ids = np.where(self._branches.known(owner, asked.ids), asked.ids, -1)
+    def _named(self, asked: _Actions) -> Ints:
+        """The slots of the branches that actions name; actions that misuse ids are refused."""
+        while True:
+            named = np.where(asked.opening, 0, asked.rows)
+            known = asked.ids.view(np.uint64) < np.repeat(self._branches.opened[asked.episode], named)
+            slot = np.repeat(asked.episode * self._branches.capacity, named) + asked.ids
+            if not known.all():
+                fault, why = ~known, UNKNOWN_BRANCH
+            elif (slot[1:] > slot[:-1]).all() or not (fault := self._branches.repeated(slot)).any():
+                return slot
+            else:
+                why = TWICE
+            which = np.zeros(len(named), np.bool_)
+            which[np.repeat(np.arange(len(named)), named)[fault]] = True
+            asked.refuse(which, why)
+
+    def _open(self, asked: _Actions) -> Ints:
+        """Open the branches of a round, actions of one episode in turns; returns the slot of each row."""
+        branches = self._branches
         todo = np.flatnonzero(asked.opening & (asked.refused == 0))
+        first = np.zeros(len(asked.rows), np.int64)
         turns = rank(asked.episode[todo])
         for turn in range(int(turns.max(initial=-1)) + 1):
-            for kind, open_them in ((BRANCH, self._branches.open_roots), (FORK, self._branches.open_forks)):
+            for kind, open_them in ((BRANCH, branches.open_roots), (FORK, branches.open_forks)):
                 now = todo[(turns == turn) & (asked.kind[todo] == kind)]
                 if len(now):
                     episode, wanted = asked.episode[now], asked.count[now]
+                    first[now] = branches.opened[episode]
                     asked.rows[now] = got = open_them(episode, asked.argument[now], wanted)
                     self.asked[episode] += wanted
                     self.granted[episode] += got
-
-    def _rows(self, asked: _Actions) -> tuple[Ints, Ints, Ints, Ints]:
-        """For every row its action, episode, branch and slot; actions that misuse ids are refused."""
-        while True:
-            action = np.repeat(np.arange(len(asked.rows)), asked.rows)
-            episode = asked.episode[action]
-            if asked.opening.any():
-                branch = self._with_born(asked, action, episode)
-            else:
-                branch = asked.ids
-            # Born branches are known and named by nobody, so any fault is one of the ids.
-            fault, why = ~self._branches.known(episode, branch), UNKNOWN_BRANCH
-            if not fault.any():
-                slot = self._branches.slot(episode, branch)
-                fault, why = self._branches.repeated(slot), TWICE
-                if not fault.any():
-                    return action, episode, branch, slot
-            which = np.zeros(len(asked.rows), np.bool_)
-            which[action[fault]] = True
-            asked.refuse(which, why)
-
-    def _with_born(self, asked: _Actions, action: Ints, episode: Ints) -> Ints:
-        """The branch of every row; born ones are the last of their episode, in the order of the actions."""
-        new = asked.opening[action]
+        action = np.repeat(np.arange(len(asked.rows)), asked.rows)
+        born = asked.opening[action]
         branch = np.empty(len(action), np.int64)
-        branch[~new] = asked.ids
-        owner = episode[new]
-        born = np.bincount(owner, minlength=len(self))[owner]
-        branch[new] = self._branches.opened[owner] - born + rank(owner)
-        return branch
+        branch[~born] = asked.ids
+        branch[born] = first[action[born]] + rank(action[born])
+        return branches.slot(asked.episode[action], branch)
 
-    def _advance(self, asked: _Actions, action: Ints, episode: Ints, branch: Ints, slot: Ints) -> Results:
+    def _advance(self, asked: _Actions, slot: Ints) -> Results:
         index, branches = self.index, self._branches
-        reach = np.where(asked.kind == EXTEND, asked.argument, 0)
-        steps = np.where(asked.kind == FINISH, TO_THE_END, reach)[action]
-        if asked.steps is not None:
-            named = ~asked.opening[action]
-            steps[named] = np.where(steps[named] == -1, asked.steps, steps[named])
-        before, node, stuck = branches.advance(episode, slot, steps)
+        rows = asked.rows
+        episode = np.repeat(asked.episode, rows)
+        before, node, stuck, steps = self._move(asked, episode, slot)
         np.add.at(self.asked, stuck, 1)
-        probe = asked.probe[action] != 0
-        tokens = self._decoded(asked.opening[action], probe, before, node, steps, slot)
-        state = branches.state[slot]
-        end = np.where(state == LIVE, index.end[node], state)
-        probing = probe & ((end == LIVE) | (end == EXHAUSTED))
-        fresh = probing & (branches.asked_at[slot] != node)
-        branches.asked_at[slot[fresh]] = node[fresh]
-        probe_tokens = np.where(fresh, index.probe_cost[node], 0)
+        end = branches.ends(slot, node)
+        probing = np.repeat(asked.probe != 0, rows) & ((end == LIVE) | (end == EXHAUSTED))
+        asked_at = branches.asked_at[slot]
+        tokens = self._decoded(asked, before, node, steps, asked_at)
+        branches.asked_at[slot] = np.where(probing, node, asked_at)
+        if index.has_free_probes:
+            probe_tokens = np.zeros(len(node), np.int64)
+        else:
+            probe_tokens = np.where(probing & (asked_at != node), index.probe_cost[node], 0)
+        answer = index.answer[node]
         shown = probing | ((end > LIVE) & (end < EXHAUSTED))
+        if not shown.all():
+            answer = np.where(shown, answer, UNASKED)
         scores, prm = None, None
-        scoring = (asked.kind == SCORE)[action]
-        if scoring.any():
+        if (asked.kind[rows > 0] == SCORE).any():
+            scoring = np.repeat(asked.kind == SCORE, rows)
             prm = np.where(scoring, index.cost[node] - branches.scored[slot], 0)
             branches.scored[slot] += prm
             scores = self._scores(np.where(scoring, node, -1))
-        self._charge(episode, tokens, probe_tokens, prm)
+        self._charge(asked, tokens, probe_tokens, prm)
+        code = self._codes.encode(episode, answer)
         confidence = index.forest.confidence
         return Results(
+            index=index,
             episode=asked.episode,
-            rows=np.where(asked.refused > 0, -asked.refused, asked.rows),
+            rows=np.where(asked.refused > 0, -asked.refused, rows),
             ledger=self.ledger[asked.episode],
-            branch=branch,
-            answer=self._codes.encode(episode, node, shown),
+            branch=slot - episode * branches.capacity,
+            node=node,
+            answer=code,
             tokens=tokens,
             probe_tokens=probe_tokens,
-            depth=index.depth[node],
             end=end,
             children=branches.forks_left(slot) if index.has_forks else None,
             confidence=None if confidence is None else confidence[index.order[node]],
+            news=branches.tell(slot, code, end),
             scores=scores,
         )
 
-    def _decoded(
-        self,
-        new: NDArray[np.bool_],
-        probe: NDArray[np.bool_],
-        before: Ints,
-        node: Ints,
-        steps: Ints,
-        slot: Ints,
-    ) -> Ints:
+    def _move(self, asked: _Actions, episode: Ints, slot: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """Move what is to move; the nodes before and after, who got stuck, and the steps asked for."""
+        reach = np.where(asked.kind == EXTEND, asked.argument, 0)
+        reach[asked.kind == FINISH] = TO_THE_END
+        steps = np.repeat(reach, asked.rows)
+        if asked.steps is not None:
+            named = np.repeat(~asked.opening, asked.rows)
+            steps[named] = np.where(steps[named] == -1, asked.steps, steps[named])
+        return *self._branches.advance(episode, slot, steps), steps
+
+    def _decoded(self, asked: _Actions, before: Ints, node: Ints, steps: Ints, asked_at: Ints) -> Ints:
         """Tokens decoded on the way from one node to another; into the node, for a branch that is new."""
         index = self.index
         tokens = index.cost[node] - index.cost[before]
-        if new.any():
-            above = index.parent[node]
-            tokens = np.where(new, index.cost[node] - np.where(above >= 0, index.cost[above], 0), tokens)
-        if index.whole is not None and (new.any() or (steps == TO_THE_END).any()):
-            # The published rule: read whole without ever being asked, a branch costs its true length.
-            opening = np.minimum(index.cost[before], index.whole[before])
-            tokens = np.where(new & ~probe, opening, tokens)
-            unasked = (index.depth[before] == 1) & (self._branches.asked_at[slot] != before)
+        if asked.opening.any():
+            new = np.flatnonzero(np.repeat(asked.opening, asked.rows))
+            into = node[new]
+            above = index.parent[into]
+            tokens[new] = index.cost[into] - np.where(above >= 0, index.cost[above], 0)
+            if index.whole is not None:
+                # The published rule: read whole without ever being asked, a branch costs its true length.
+                silent = new[np.repeat(asked.probe == 0, asked.rows)[new]]
+                tokens[silent] = np.minimum(index.cost[node[silent]], index.whole[node[silent]])
+        if index.whole is not None and (asked.kind == FINISH).any():
+            unasked = (index.depth[before] == 1) & (asked_at != before)
             unasked &= (steps == TO_THE_END) & (node != before)
+            opening = np.minimum(index.cost[before], index.whole[before])
             tokens = np.where(unasked, index.whole[node] - opening, tokens)
         return tokens
 
-    def _charge(self, episode: Ints, decode: Ints, probe: Ints, prm: Ints | None) -> None:
-        if not len(episode):
+    def _charge(self, asked: _Actions, decode: Ints, probe: Ints, prm: Ints | None) -> None:
+        """Add the rows of a round to the ledgers of their episodes."""
+        if not len(decode):
             return
-        starts = np.flatnonzero(begins(episode))
-        owner = episode[starts]
+        stops = np.cumsum(asked.rows)
+        first = np.flatnonzero(begins(asked.episode))
+        starts = stops[first] - asked.rows[first]
+        some = np.append(starts[1:], len(decode)) > starts
+        owner, starts = asked.episode[first[some]], starts[some]
         self.ledger[owner, DECODE] += np.add.reduceat(decode, starts)
-        self.ledger[owner, PROBE_TOKENS] += np.add.reduceat(probe, starts)
-        self.ledger[owner, SEQUENTIAL] += np.maximum.reduceat(decode + probe, starts)
+        if not self.index.has_free_probes:
+            self.ledger[owner, PROBE_TOKENS] += np.add.reduceat(probe, starts)
+            decode = decode + probe
+        self.ledger[owner, SEQUENTIAL] += np.maximum.reduceat(decode, starts)
         if prm is not None:
             self.ledger[owner, PRM_TOKENS] += np.add.reduceat(prm, starts)
 

@@ -141,9 +141,10 @@ def answers_soundly(playback: Playback, sent: bytes) -> None:
         assert (playback.replay.live == was_live).all()
         return
     told = Reply(reply)
-    assert len(told.answer) == len(told.tokens) == len(told.end)
-    assert all(0 <= episode < EPISODES for episode in told.actions[::2])
-    assert sum(rows for rows in told.actions[1::2] if rows > 0) == len(told.answer)
+    assert len(told.answer) == len(told.branch) == len(told.end)
+    assert all(0 <= episode < EPISODES for episode in told.actions[::3])
+    assert sum(rows for rows in told.actions[1::3] if rows > 0) == len(told.tokens) == len(told.depth)
+    assert sum(told.actions[2::3]) == len(told.answer)
 
 
 @settings(max_examples=150, deadline=None)
@@ -234,16 +235,17 @@ def test_a_reply_reads_as_the_engine_meant_it(store, episodes, opened):
     replies = write(Round(alone, nothing, nothing, nothing, nothing, {}, []), results)
     for e in range(episodes):
         here = slice(int(stops[e] - results.rows[e]), int(stops[e]))
+        news = [row for row in results.news.tolist() if here.start <= row < here.stop]
         reply = Reply(replies[e])
-        assert reply.actions == [0, granted[e]]
+        assert reply.actions == [0, granted[e], len(news)]
         assert list(reply.ledger) == replay.ledger[e].tolist()
-        assert reply.answer == results.answer[here].tolist()
+        assert reply.branch == results.branch[news].tolist()
+        assert reply.answer == results.answer[news].tolist()
+        assert reply.end == results.end[news].tolist()
         assert list(reply.tokens) == results.tokens[here].tolist()
         assert list(reply.depth) == results.depth[here].tolist()
-        assert list(reply.end) == results.end[here].tolist()
         assert reply.children == (None if results.children is None else results.children[here].tolist())
         assert reply.confidence == (None if results.confidence is None else results.confidence[here].tolist())
-        assert reply.told == (-2 not in reply.answer)
         if results.scores is None:
             assert reply.prm is None
         else:

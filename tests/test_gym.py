@@ -332,10 +332,11 @@ class Door:
             self.act("probe all")
         return list(range(n))
 
-    async def extend(self, ids: list[int]) -> None:
+    async def extend(self, ids: list[int]) -> list[int]:
         assert list(ids) == [i for i, end in enumerate(self.done) if end is None]
         self.act("extend all")
         self.act("probe all")
+        return [i for i in ids if self.done[i] is None]
 
     async def finish(self, ids: list[int]) -> None:
         self.act("finish all")

@@ -43,7 +43,7 @@ def job(source: str, episodes: int = 1, **options) -> Job:
 
 def answer(frames):
     """An engine that has nothing to say."""
-    return [REPLY.pack(MAGIC, HEADER.unpack_from(frame)[1], 0, 0, 0, 0) for _, frame in frames]
+    return [REPLY.pack(MAGIC, HEADER.unpack_from(frame)[1], 0, 0, 0, 0, 0) for _, frame in frames]
 
 
 def notes(pool: Pool, source: str) -> list[str]:

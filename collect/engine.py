@@ -1,0 +1,93 @@
+"""What a collection asks of a language model, and what it gets back: token ids in, token ids out.
+
+Implemented by an engine in this process, by servers and by Ray workers; a collection knows no other way to a
+model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. Every field is sent and recorded: none is left to a model's or server's defaults.
+
+    Attributes:
+        top_k: 0 = all tokens.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One continuation of a prompt.
+
+    Attributes:
+        prompt: token ids.
+        max_tokens: the most tokens to decode.
+        seed: of this request alone; the sample is a function of the request, whatever runs beside it.
+        stop_token_ids: tokens that end the sample, and are its last token.
+        top_logprobs: for how many of the likeliest tokens a position's log probabilities are averaged
+            (`Sample.confidence`); 0 = not at all.
+    """
+
+    prompt: Sequence[int]
+    max_tokens: int
+    seed: int
+    sampling: Sampling
+    stop_token_ids: tuple[int, ...]
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What came of a request: T tokens.
+
+    Attributes:
+        token_ids: T, a stop token included.
+        logprobs: float32[T], log probability of each token at temperature 1.
+        confidence: float32[T], minus the mean log probability of the likeliest tokens at that position, the
+            token confidence of DeepConf (Fu et al. 2025, arXiv:2508.15260, eq. 2); None where not asked.
+        finish: "stop" or "length".
+        cached_tokens: prompt tokens that the engine took from its prefix cache.
+    """
+
+    token_ids: list[int]
+    logprobs: NDArray[np.float32]
+    confidence: NDArray[np.float32] | None
+    finish: Literal["stop", "length"]
+    cached_tokens: int
+
+
+class Engine(Protocol):
+    """A language model that continues token ids.
+
+    Attributes:
+        model: name or folder of the model.
+        context: the most tokens that a prompt and its continuation can have together.
+    """
+
+    model: str
+    context: int
+
+    def generate(self, requests: Sequence[Request]) -> list[Sample]:
+        """Continue all prompts, in any order; the samples come back in the order of the requests."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        ...
