@@ -31,10 +31,10 @@ async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshol
                 min_complete, max_rounds):  # fmt: skip
     answer, done = ep.answer, ep.done
     opened = await ep.branch(initial)
-    extensions, dissent = dict.fromkeys(opened, 0), {}
     live = [b for b in opened if not done[b]]
     pool = Counter(answer[b] for b in opened if done[b])
     winner, confidence = majority(pool), majority_confidence(pool)
+    extensions, dissent = dict.fromkeys(opened, 0), {}
     average, history = 0.0, []
     for r in range(max_rounds):
         average = (1 - alpha) * average + alpha * confidence
@@ -43,25 +43,25 @@ async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshol
         leader = winner if warm else None
         if leader is not None:
             dissent = {b: dissent.get(b, 0) + 1 for b in live if answer[b] != leader}
-            lost = sorted((b for b in dissent if dissent[b] >= patience), key=dissent.get, reverse=True)
-            lost = lost[: max(0, len(live) - 2)]
+            lost = [b for b, rounds in dissent.items() if rounds >= patience]
+            lost = sorted(lost, key=dissent.get, reverse=True)[: max(0, len(live) - 2)]
             if lost:
                 ep.prune(lost)
                 live = [b for b in live if b not in lost]
-        order = sorted(live, key=extensions.get, reverse=True)
-        steps = [1 if leader is None or answer[b] != leader else burst for b in order]
-        await ep.extend(order, steps)
-        for b, step in zip(order, steps, strict=True):
-            extensions[b] += step
-        ended = [answer[b] for b in order if done[b]]
-        if ended:
-            live = [b for b in live if not done[b]]
-            pool.update(ended)
+        steps = [1 if leader is None or answer[b] != leader else burst for b in live]
+        running = await ep.extend(live, steps)
+        if len(running) < len(live):
+            # The longest extended ones vote first.
+            ended = sorted((b for b in live if done[b]), key=extensions.get, reverse=True)
+            pool.update([answer[b] for b in ended])
             winner, confidence = majority(pool), majority_confidence(pool)
+        for b, step in zip(live, steps, strict=True):
+            extensions[b] += step
+        live = running
         average = (1 - alpha) * average + alpha * confidence
         history[-1] = average
         delta = average - history[0] if len(history) > 1 else 0.0
-        if warm and pool.total() >= min_complete and average >= threshold and delta >= -slack:
+        if warm and average >= threshold and delta >= -slack and pool.total() >= min_complete:
             return winner
         if not live:
             break

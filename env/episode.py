@@ -121,27 +121,25 @@ class Reply:
         magic, _, actions, rows, news, columns, scores = REPLY.unpack_from(frame)
         if magic != MAGIC:
             raise EOFError("not a reply frame")
-        view, at = memoryview(frame), REPLY.size
+        words, at = memoryview(frame).cast("i"), REPLY.size // 4
 
-        def take(code: str, count: int) -> Any:
+        def take(count: int) -> "memoryview[int]":
             nonlocal at
-            size = count * (8 if code == "q" else 4)
-            part: memoryview[Any] = view[at : at + size]
-            at += size
-            return part.cast(code)  # type: ignore[call-overload]
+            at += count
+            return words[at - count : at]
 
-        self.actions = take("i", 3 * actions).tolist()
-        self.ledger = take("q", 4 * actions) if columns & SPENT else None
-        self.branch = take("i", news).tolist()
-        self.answer = take("i", news).tolist()
-        self.end = take("i", news).tolist()
-        self.tokens: Any = take("i", rows) if columns & TOKENS else None
-        self.depth: Any = take("i", rows) if columns & TOKENS else None
-        self.children = take("i", rows).tolist() if columns & CHILDREN else None
-        self.confidence = take("f", rows).tolist() if columns & CONFIDENCE else None
+        self.actions = take(3 * actions).tolist()
+        self.ledger = take(8 * actions).cast("B").cast("q") if columns & SPENT else None
+        self.branch = take(news).tolist()
+        self.answer = take(news).tolist()
+        self.end = take(news).tolist()
+        self.tokens: Any = take(rows) if columns & TOKENS else None
+        self.depth: Any = take(rows) if columns & TOKENS else None
+        self.children = take(rows).tolist() if columns & CHILDREN else None
+        self.confidence = take(rows).cast("B").cast("f").tolist() if columns & CONFIDENCE else None
         self.prm: list[list[float]] | None = None
         if columns & PRM:
-            counts, values = take("i", rows).tolist(), iter(take("f", scores).tolist())
+            counts, values = take(rows).tolist(), iter(take(scores).cast("B").cast("f").tolist())
             self.prm = [[next(values) for _ in range(count)] for count in counts]
 
     def forget(self) -> None:
@@ -344,9 +342,8 @@ class Episode:
         ended = False
         if first < last:
             answers, done = self.answer, self.done
-            for i, code, end in zip(
-                reply.branch[first:last], reply.answer[first:last], reply.end[first:last]
-            ):
+            news = reply.branch[first:last], reply.answer[first:last], reply.end[first:last]
+            for i, code, end in zip(*news, strict=True):
                 if code != UNASKED:
                     answers[i] = code
                 if end:

@@ -31,6 +31,7 @@ from env.episode import (
 )
 from env.index import Ints
 from env.isolation.wire import printable
+from env.order import begins
 from env.replay import Results
 
 MAX_IDS = 1 << 14
@@ -191,7 +192,7 @@ def _check_episodes(acting: Ints, ending: Ints, live: NDArray[np.bool_]) -> None
         raise FrameError("malformed frame: an episode that has ended")
     if (acting[1:] < acting[:-1]).any():
         raise FrameError("malformed frame: actions out of order")
-    if len(ending) and (np.bincount(np.concatenate([ending, np.unique(acting)])) > 1).any():
+    if len(ending) and (np.bincount(np.concatenate([ending, acting[begins(acting)]])) > 1).any():
         raise FrameError("malformed frame: an episode answers twice, or acts and answers")
 
 

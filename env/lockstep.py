@@ -152,11 +152,12 @@ class _Frame:
             self._note_texts.append(note)
 
     def pack(self, number: int) -> bytes:
+        actions, others = self.actions, (*self.finals, *self._notes)
         text = b"".join(self._errors + self._note_texts)
-        counts = len(self.actions) // 5, len(self.ids), len(self.finals) // 3, len(self._notes) // 2
+        counts = len(actions) // 5, len(self.ids), len(self.finals) // 3, len(self._notes) // 2
         header = HEADER.pack(MAGIC, number, *counts, len(text))
-        actions, finals, notes = (pack(f"{len(c)}i", *c) for c in (self.actions, self.finals, self._notes))
-        return b"".join((header, actions, self.ids, finals, notes, text))
+        acting, ending = pack(f"{len(actions)}i", *actions), pack(f"{len(others)}i", *others)
+        return b"".join((header, acting, self.ids, ending, text))
 
 
 def _answered(reply: Reply, several: dict[int, int]) -> list[Ready]:

@@ -7,6 +7,7 @@ protocol, `Branches` where everything stands, `Codes` what controllers are told 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -148,9 +149,10 @@ class Replay:
         """The number of episodes."""
         return len(self.problems)
 
-    def seed_key(self, episode: int) -> int:
-        """What seeds `ep.rng`: 64 bits that depend on the seed only, and so tell nothing of the problem."""
-        return int(mix(self.seeds[episode : episode + 1].astype(np.uint64))[0])
+    @cached_property
+    def seed_keys(self) -> list[int]:
+        """What seeds each `ep.rng`: 64 bits that depend on its seed only, and tell nothing of the problem."""
+        return mix(self.seeds.astype(np.uint64)).tolist()
 
     def step(self, actions: NDArray[Any], ids: NDArray[Any]) -> Results:
         """Answer one round.

@@ -196,7 +196,8 @@ def _play_here(unit: Unit, playback: Playback, played: Played) -> str:
         # As a child would tell them: plain values, or an error.
         played.settings = unpack(pack(settings))
         episodes = [
-            Episode(replay.seed_key(e), int(replay.max_branches[e]), unit.log) for e in range(len(replay))
+            Episode(key, most, unit.log)
+            for key, most in zip(replay.seed_keys, replay.max_branches.tolist(), strict=True)
         ]
         play(names["solve"], settings, episodes, exchange)
     except KeyboardInterrupt:
@@ -243,8 +244,8 @@ def _job(unit: Unit, replay: Replay, span: range) -> Job:
     return Job(
         source=unit.program.source,
         beta=unit.beta,
-        seed_keys=[replay.seed_key(e) for e in span],
-        max_branches=[int(replay.max_branches[e]) for e in span],
+        seed_keys=replay.seed_keys[span.start : span.stop],
+        max_branches=replay.max_branches[span.start : span.stop].tolist(),
         overrides=unit.overrides,
         tracing=unit.log,
     )

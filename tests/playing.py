@@ -30,7 +30,7 @@ def play_on(
             raise reply
         return reply
 
-    episodes = [Episode(replay.seed_key(e), int(replay.max_branches[e]), True) for e in range(len(replay))]
+    episodes = [Episode(replay.seed_keys[e], int(replay.max_branches[e]), True) for e in range(len(replay))]
     play(solve, settings or {}, episodes, exchange)
     assert not replay.live.any()
     return playback

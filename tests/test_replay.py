@@ -188,7 +188,7 @@ def test_half_the_pool_is_the_ceiling_unless_said_otherwise():
 def test_what_seeds_a_controllers_generator_depends_on_the_seed_alone():
     store = Trees([*chain_store([1, 2]).problems, *chain_store([3, 4, 5]).problems])
     replay = Replay(Index.build(store.forest()), [0, 1, 0], [5, 5, 6])
-    assert replay.seed_key(0) == replay.seed_key(1) != replay.seed_key(2)
+    assert replay.seed_keys[0] == replay.seed_keys[1] != replay.seed_keys[2]
 
 
 def test_a_round_has_a_limit_of_actions():

@@ -163,8 +163,8 @@ class Pool:
         setup = {
             "source": job.source,
             "beta": float(job.beta),
-            "seed_keys": [int(key) for key in job.seed_keys],
-            "max_branches": [int(most) for most in job.max_branches],
+            "seed_keys": list(job.seed_keys),
+            "max_branches": list(job.max_branches),
             "overrides": dict(job.overrides),
             "name": job.name,
             "tracing": job.tracing,

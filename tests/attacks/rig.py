@@ -151,7 +151,7 @@ class Rig:
             Job(
                 source=source,
                 beta=0.5,
-                seed_keys=[replay.seed_key(e) for e in span],
+                seed_keys=[replay.seed_keys[e] for e in span],
                 max_branches=[int(replay.max_branches[e]) for e in span],
                 **{"tracing": True, **options},
             )
