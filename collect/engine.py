@@ -11,6 +11,12 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from env.errors import UserError
+
+
+class EngineError(UserError):
+    """A model cannot be loaded, or stopped answering."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -40,7 +46,7 @@ class Request:
         prompt: token ids.
         max_tokens: the most tokens to decode.
         seed: of this request alone; the sample is a function of the request, whatever runs beside it.
-        stop_token_ids: tokens that end the sample, and are its last token.
+        stop_token_ids: tokens that end the sample, and are its last token; no others do.
         top_logprobs: for how many of the likeliest tokens a position's log probabilities are averaged
             (`Sample.confidence`); 0 = not at all.
     """
@@ -74,20 +80,41 @@ class Sample:
 
 
 class Engine(Protocol):
-    """A language model that continues token ids.
+    """A language model that continues token ids, many prompts at a time.
+
+    Requests may be added while others are under way, so that a model never waits for the longest of a batch.
 
     Attributes:
         model: name or folder of the model.
         context: the most tokens that a prompt and its continuation can have together.
+        slots: how many requests it works on at a time; more wait.
     """
 
     model: str
     context: int
+    slots: int
 
-    def generate(self, requests: Sequence[Request]) -> list[Sample]:
-        """Continue all prompts, in any order; the samples come back in the order of the requests."""
+    def submit(self, requests: Sequence[Request]) -> list[int]:
+        """Queue requests; returns a ticket for each. Requests are begun in the order in which they come."""
+        ...
+
+    def finished(self) -> list[tuple[int, Sample]]:
+        """Wait until a queued request is answered; returns all that are, as (ticket, sample), each once.
+
+        Raises:
+            EngineError: nothing more will come; what was under way is lost.
+        """
         ...
 
     def close(self) -> None:
-        """Free the model's memory."""
+        """Free the model's memory; what is under way is given up."""
         ...
+
+
+def generate(engine: Engine, requests: Sequence[Request]) -> list[Sample]:
+    """The samples of all requests, in their order. The engine must have nothing else under way."""
+    tickets = engine.submit(requests)
+    samples: dict[int, Sample] = {}
+    while len(samples) < len(tickets):
+        samples.update(engine.finished())
+    return [samples[ticket] for ticket in tickets]

@@ -80,12 +80,15 @@ def evaluate(
     overrides = dict(settings or {})
     _check_arguments(stores, programs, betas, overrides, seeds, isolation)
     units = []
-    for store in stores:
-        chosen = _chosen(store, problems)
+    chosen_by = [_chosen(store, problems) for store in stores]
+    total = sum(map(len, chosen_by)) * len(programs) * len(betas) * len(seeds)
+    if workers is None:
+        workers = (os.cpu_count() or 1) if total >= EPISODES_WORTH_WORKERS else 1
+    for store, chosen in zip(stores, chosen_by, strict=True):
+        per_unit = _seeds_a_unit(len(seeds), len(chosen), workers)
         for program in programs:
             mode = isolation or ("none" if program.trusted else "strict")
             refusal = _refusal(program)
-            per_unit = max(1, EPISODES_A_UNIT // max(1, len(chosen)))
             for beta in betas:
                 for first in range(0, len(seeds), per_unit):
                     units.append(
@@ -104,9 +107,6 @@ def evaluate(
                             i_trust_this_code=i_trust_this_code,
                         )
                     )
-    total = sum(len(unit.seeds) * len(unit.problems) for unit in units)
-    if workers is None:
-        workers = (os.cpu_count() or 1) if total >= EPISODES_WORTH_WORKERS else 1
     done = 0
     played: list[tuple[Unit, Played]] = []
     for unit, result in run_all(play_unit, units, executor, workers):
@@ -118,6 +118,14 @@ def evaluate(
     played.sort(key=lambda pair: place[id(pair[0])])
     schedules = {(u.program.name, u.beta): p.settings for u, p in played if p.settings is not None}
     return Episodes(_frame(played, {store.path: store for store in stores}), schedules)
+
+
+def _seeds_a_unit(seeds: int, problems: int, workers: int) -> int:
+    """As many seeds for each unit, such that the last workers to finish do so together."""
+    units = -(-seeds // max(1, EPISODES_A_UNIT // max(1, problems)))
+    if units > 1:
+        units = -(-units // workers) * workers
+    return -(-seeds // units)
 
 
 def _check_arguments(

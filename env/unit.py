@@ -210,7 +210,9 @@ def _play_here(unit: Unit, playback: Playback, played: Played) -> str:
 
 
 def _play_apart(unit: Unit, playback: Playback, played: Played) -> str:
-    """The first job alone: a controller that hangs must not cost its time limit over and over."""
+    if unit.program.trusted:
+        return _run_jobs(unit, playback, played, 0, len(playback.spans))
+    # The first job alone: a controller that hangs must not cost its time limit over and over.
     failed = _run_jobs(unit, playback, played, 0, 1)
     if failed:
         rest = range(len(playback.spans[0]), len(playback.replay))
