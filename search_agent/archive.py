@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 from env.errors import UserError
 from env.files import as_parquet
+from env.program import Program
+from search_agent.proposal import Vouches
 
 if TYPE_CHECKING:
     import polars as pl
@@ -150,6 +152,13 @@ class Run:
         file = self.folder(entry) / SOURCE
         # As bytes: reading as text would turn one kind of line end into another.
         return file.read_bytes().decode() if file.is_file() else None
+
+    def program(self, number: int, vouches: Vouches) -> Program:
+        """The program of a round that left one; trusted where `vouches(source, memo)` says so."""
+        source = self.source(number)
+        assert source is not None, f"round {number} left no program"
+        memo = _document(self.folder(number) / ROUND)["memo"]
+        return Program(f"round {number}", source, vouches(source, memo))
 
     def episodes(self, entry: int | str, part: str) -> pl.DataFrame | None:
         """Episodes of a round or a baseline on a part ("feedback" or "selection"), None if not run."""

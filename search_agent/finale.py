@@ -9,6 +9,7 @@ from env.program import GRID, Program
 from env.statistics import Point
 from search_agent.archive import Run
 from search_agent.arena import Arena
+from search_agent.proposal import Proposer
 from search_agent.scoring import score
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ FINALISTS = 4
 YARDSTICK = "self_consistency"
 
 
-def choose(run: Run, arena: Arena, trusted: bool, say: Callable[[str], None]) -> None:
+def choose(run: Run, arena: Arena, proposer: Proposer, say: Callable[[str], None]) -> None:
     """Measure the best rounds again, on the selection problems with more seeds, and name the winner.
 
     Only programs whose cost never falls as beta rises are eligible. Where there is one, `finalists.json`
@@ -30,7 +31,7 @@ def choose(run: Run, arena: Arena, trusted: bool, say: Callable[[str], None]) ->
     finalists = []
     for record in eligible[:FINALISTS]:
         say(f"measuring finalist {record['name']}")
-        episodes = arena.selection([program_of(run, record["round"], trusted)], arena.final_seeds)
+        episodes = arena.selection([run.program(record["round"], proposer.vouches)], arena.final_seeds)
         selection = score(episodes.frame, arena.references)
         finalists.append({"round": record["round"], "name": record["name"], "selection": selection})
     finalists.sort(key=lambda each: -each["selection"]["hypervolume"])
@@ -52,7 +53,7 @@ def choose(run: Run, arena: Arena, trusted: bool, say: Callable[[str], None]) ->
 
 
 def look_at_holdout(
-    run: Run, arena: Arena, baselines: Sequence[Program], trusted: bool, say: Callable[[str], None]
+    run: Run, arena: Arena, baselines: Sequence[Program], proposer: Proposer, say: Callable[[str], None]
 ) -> None:
     """Evaluate winner and baselines on the hold-out and enter the look in the stores' ledgers.
 
@@ -67,7 +68,7 @@ def look_at_holdout(
     from env.headline import headline
 
     say("looking at the hold-out")
-    winner = program_of(run, finalists["winner"], trusted)
+    winner = run.program(finalists["winner"], proposer.vouches)
     programs = [winner, *baselines]
     # Before the look: if we are killed on the way, a look too many is on the books rather than one too few.
     warnings = [
@@ -103,13 +104,6 @@ def look_at_holdout(
             },
         },
     )
-
-
-def program_of(run: Run, number: int, trusted: bool) -> Program:
-    """The program of an evaluated round."""
-    source = run.source(number)
-    assert source is not None, f"round {number} was evaluated, so it has a program"
-    return Program(f"round {number}", source, trusted)
 
 
 def _names(frame: pl.DataFrame, baselines: Sequence[Program]) -> dict[Point, str]:

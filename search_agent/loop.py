@@ -64,8 +64,8 @@ class Search:
             # Finalists and hold-out take about as long as the baselines did, and that time is agreed on too.
             reserve = (self.run.read("clock.json") or {"baselines": 0.0})["baselines"]
             self.play_rounds(started + 60 * minutes - reserve if minutes else None)
-            choose(self.run, self.arena, self.proposer.trusted, self.say)
-        look_at_holdout(self.run, self.arena, self.baselines, self.proposer.trusted, self.say)
+            choose(self.run, self.arena, self.proposer, self.say)
+        look_at_holdout(self.run, self.arena, self.baselines, self.proposer, self.say)
 
     def measure_baselines(self) -> None:
         """Archive the published controllers' figures, those that are not there yet."""
@@ -117,7 +117,7 @@ class Search:
             "summary": "",
             "stamps": list(self.proposer.stamps),
         }
-        bench = Workbench(self.run, self.arena, number, self.examples, trusted=self.proposer.trusted)
+        bench = Workbench(self.run, self.arena, number, self.examples, self.proposer.vouches)
         try:
             proposal = self.proposer.propose(bench)
         except ProposerError as error:
@@ -132,7 +132,9 @@ class Search:
             "usage": asdict(proposal.usage),
             "memo": proposal.memo,
         }
-        program = Program(f"round {number}", proposal.source, self.proposer.trusted)
+        program = Program(
+            f"round {number}", proposal.source, self.proposer.vouches(proposal.source, proposal.memo)
+        )
         if objection := self._objection(program):
             record |= _outcome("refused", objection)
             self.run.add(number, record, proposal.source)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from search_agent.workbench import Workbench
+
+# Whether a program, given with its proposal's memo, is one that we assembled ourselves.
+Vouches = Callable[[str, Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -74,17 +78,22 @@ class Proposer(Protocol):
 
     Attributes:
         name: as in `--proposer`.
-        trusted: True only where we assemble the programs ourselves; those run in-process.
         stamps: caveats that every round of this proposer carries ("proposer not isolated").
         settings: the options that determine what it proposes, JSON-able, never a key; they go into
             `run.json` and a resumed run must have the same.
     """
 
     name: str
-    trusted: bool
     stamps: tuple[str, ...]
     settings: dict[str, object]
 
     def propose(self, bench: Workbench) -> Proposal:
         """Return the next controller, or raise `ProposerError`."""
+        ...
+
+    def vouches(self, source: str, memo: Mapping[str, Any]) -> bool:
+        """Whether this is, to the letter, what we ourselves assemble from the memo; then it runs in-process.
+
+        Both may come from a run's folder, where anybody may have written.
+        """
         ...

@@ -11,7 +11,7 @@ from env.program import GRID, Program, ProgramError, check
 from search_agent.archive import Run
 from search_agent.arena import Arena
 from search_agent.controller_api import CONTROLLER_API
-from search_agent.proposal import Usage
+from search_agent.proposal import Usage, Vouches
 from search_agent.scoring import score
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class Workbench:
     """
 
     def __init__(
-        self, run: Run, arena: Arena, round: int, examples: Mapping[str, str], *, trusted: bool = False
+        self, run: Run, arena: Arena, round: int, examples: Mapping[str, str], vouches: Vouches
     ) -> None:
-        self._run, self._arena, self._trusted = run, arena, trusted
+        self._run, self._arena, self._vouches = run, arena, vouches
         self._stores = {f"s{k}": store for k, store in enumerate(arena.stores, 1)}
         self._problems = {f"p{k:02d}": problem for k, problem in enumerate(arena.splits.feedback, 1)}
         self.round = round
@@ -120,7 +120,8 @@ class Workbench:
         seed = self.seeds[0] if seed is None else seed
         if seed not in self.seeds:
             raise LookupError(f"no seed {seed}; there are {self.seeds[0]} to {self.seeds[-1]}")
-        program = Program(f"round {round}", self.read_controller(round), self._trusted)
+        self.read_controller(round)
+        program = self._run.program(round, self._vouches)
         return self._arena.trace(self._stores[store], program, beta, self._problems[problem], seed)
 
     def try_draft(self, source: str) -> dict[str, Any]:
@@ -129,7 +130,7 @@ class Workbench:
         Returns:
             {"ok": whether it passed check and run, "error": why not, "points": figures at each beta}.
         """
-        program = Program("draft", source, self._trusted)
+        program = Program("draft", source, self._vouches(source, {}))
         try:
             check(source)
         except ProgramError as error:

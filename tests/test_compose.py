@@ -144,3 +144,21 @@ def test_the_optimiser_learns_from_the_feedback():
     records = searched(60)
     late = [record["memo"]["recipe"]["widening"] for record in records[-20:]]
     assert late.count("fixed") >= 12
+
+
+@pytest.mark.parametrize(
+    "memo",
+    [
+        {},
+        {"recipe": None},
+        {"recipe": {}},
+        {"recipe": FIRST[1]},
+        {"recipe": FIRST[0] | {"width": ["os", "os"]}},
+    ],
+)
+def test_a_run_folder_vouches_for_nothing(memo):
+    """Whoever can write there must not get to run code in-process: the recipe must lead to the program."""
+    proposer, source = ComposeProposer(), assemble(FIRST[0])
+    assert proposer.vouches(source, {"recipe": FIRST[0]})
+    assert not proposer.vouches(source, memo)
+    assert not proposer.vouches(source + "\nimport os\n", {"recipe": FIRST[0]})

@@ -68,7 +68,11 @@ def test_a_command_finds_its_folder_and_leaves_a_program(anywhere):
 def test_stamps_and_settings(anywhere):
     proposer = CommandProposer("true")
     assert proposer.stamps == (() if anywhere == "isolated" else ("proposer not isolated",))
-    assert proposer.settings == {"command": "true"} and not proposer.trusted and proposer.name == "command"
+    assert (
+        proposer.settings == {"command": "true"}
+        and not proposer.vouches("", {})
+        and proposer.name == "command"
+    )
 
 
 def test_only_chosen_variables_reach_the_command(anywhere, monkeypatch):

@@ -61,7 +61,7 @@ def test_options_and_environment(monkeypatch):
     assert proposer.settings == {"model": "mine", "base_url": server.url, "tools": True}
     assert server.headers[0]["authorization"] == "Bearer k2-secret"
     assert server.requests[0]["model"] == "mine"
-    assert not proposer.trusted
+    assert not proposer.vouches("", {})
 
 
 def test_prices(tmp_path):

@@ -29,7 +29,10 @@ async def solve(ep, n):
 class Once:
     """Proposes one program, then its twin that raises on some problems."""
 
-    name, trusted, stamps = "once", True, ()
+    name, stamps = "once", ()
+
+    def vouches(self, source, memo):
+        return True
 
     def propose(self, bench):
         fault = "    assert len(ids) < 3, 'too many'\n"
@@ -61,7 +64,7 @@ def run(arena, tmp_path_factory):
 
 @pytest.fixture
 def bench(run, arena):
-    return Workbench(run, arena, 3, {"one": PROGRAM}, trusted=True)
+    return Workbench(run, arena, 3, {"one": PROGRAM}, Once().vouches)
 
 
 def test_history_and_baselines_carry_feedback_figures_only(bench):
@@ -133,8 +136,8 @@ def test_drafts_are_checked_then_run(bench):
 
 
 def test_the_generator_depends_on_seed_and_round_alone(run, arena, bench):
-    again = Workbench(run, arena, 3, {}).rng
-    other = Workbench(run, arena, 4, {}).rng
+    again = Workbench(run, arena, 3, {}, Once().vouches).rng
+    other = Workbench(run, arena, 4, {}, Once().vouches).rng
     first = bench.rng.random()
     assert first == again.random() != other.random()
 

@@ -25,7 +25,6 @@ class ComposeProposer:
     """Assembles programs from the grammar; the same archive and seed always lead to the same program."""
 
     name = "compose"
-    trusted = True
     stamps: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -55,6 +54,13 @@ class ComposeProposer:
             if assemble(recipe) not in tried:
                 return _proposal(recipe, parent or _nearest(recipe, history), recipes)
         raise ProposerError(f"the optimiser repeated itself {ATTEMPTS} times; a new --seed may help")
+
+    def vouches(self, source: str, memo: Mapping[str, Any]) -> bool:
+        """Whether the recipe in the memo leads to this very program."""
+        try:
+            return assemble(memo["recipe"]) == source
+        except (KeyError, IndexError, TypeError, ValueError):
+            return False
 
 
 def draw(trial: Any) -> Recipe:

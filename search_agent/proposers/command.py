@@ -8,11 +8,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from env.errors import UserError
 from search_agent.proposal import Proposal, ProposerError, Usage
@@ -47,7 +47,6 @@ class CommandProposer:
     """
 
     name = "command"
-    trusted = False
 
     def __init__(
         self,
@@ -71,6 +70,10 @@ class CommandProposer:
         self.stamps: tuple[str, ...] = () if self._sandbox else ("proposer not isolated",)
         self.settings: dict[str, object] = {"command": command}
         self._look_for_program()
+
+    def vouches(self, source: str, memo: Mapping[str, Any]) -> bool:
+        """Never: somebody else wrote it."""
+        return False
 
     def propose(self, bench: Workbench) -> Proposal:
         """Furnish a workspace, run the command in it, take back what it wrote.

@@ -7,7 +7,7 @@ conversation: a reply without a program is answered with what was missing, until
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search_agent.proposal import Proposal, ProposerError
@@ -50,7 +50,6 @@ class OpenAIProposer:
     """
 
     name = "openai"
-    trusted = False
     stamps: tuple[str, ...] = ()
 
     def __init__(
@@ -74,6 +73,10 @@ class OpenAIProposer:
 
     def __repr__(self) -> str:
         return f"OpenAIProposer({self._model!r})"
+
+    def vouches(self, source: str, memo: Mapping[str, Any]) -> bool:
+        """Never: somebody else wrote it."""
+        return False
 
     def propose(self, bench: Workbench) -> Proposal:
         """One conversation, one controller.
