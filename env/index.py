@@ -90,6 +90,11 @@ class Index:
         return not inner.any() or bool((self.answer[inner] != NOT_PROBED).any())
 
     @cached_property
+    def has_silent_nodes(self) -> bool:
+        """Whether some node, not the end of its path, was never asked."""
+        return bool(((self.end == 0) & (self.answer == NOT_PROBED)).any())
+
+    @cached_property
     def has_free_probes(self) -> bool:
         """Whether asking costs nothing anywhere."""
         return not self.probe_cost.any()

@@ -104,6 +104,7 @@ class Replay:
     Attributes:
         ledger: int64[E, 4], decode, probe, PRM and sequential tokens (a round counts as its longest branch).
         asked, granted: int64[E], branches and forks asked for and served; their difference is the shortfall.
+            Continuations and probes that the store does not hold are asked for as well, and never granted.
         rounds: int64[E].
         live: bool[E], whether the episode has not answered yet.
         final: int64[E], the answer code it ended with, -1 for none.
@@ -287,6 +288,9 @@ class Replay:
         else:
             probe_tokens = np.where(probing & (asked_at != node), index.probe_cost[node], 0)
         answer = index.answer[node]
+        if index.has_silent_nodes:
+            silent = probing & (asked_at != node) & (answer == UNASKED)
+            np.add.at(self.asked, episode[silent], 1)
         shown = probing | ((end > LIVE) & (end < EXHAUSTED))
         if not shown.all():
             answer = np.where(shown, answer, UNASKED)

@@ -310,8 +310,9 @@ class ReferenceEpisode:
         ended, pruned = branch.end in (1, 2), branch.state == 4
         if action.probe and not ended and not pruned:
             probe_tokens = 0 if branch.asked else branch.probe_cost(rules.probe_tokens)
-            branch.asked = True
             answer = branch.answer()
+            self.asked += not branch.asked and answer == -2
+            branch.asked = True
         elif ended and not pruned:
             answer = branch.answer()
         if action.kind == SCORE:
