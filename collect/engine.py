@@ -4,9 +4,10 @@ Implemented by an engine in this process, by servers and by Ray workers; a colle
 model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from itertools import chain, islice
+from typing import Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,36 @@ class Sampling:
 
 
 GREEDY = Sampling(temperature=0.0)
+
+
+class Spliced(Sequence[int]):
+    """The first tokens of several sequences, one after another, without a copy of them.
+
+    The probes of a long branch are many times as long as the branch itself. Most of them wait, and should
+    take no room meanwhile.
+
+    Args:
+        parts: (tokens, how many of them).
+    """
+
+    def __init__(self, *parts: tuple[Sequence[int], int]) -> None:
+        self._parts = parts
+        self._length = sum(count for _, count in parts)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(islice(tokens, count) for tokens, count in self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        return list(self)[index]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,258 @@
+"""The run: samples, then scores, then the store. Killed anywhere, it goes on where it was.
+
+Problems are done in groups, and a finished group is a file (`collect.folder`). A group that was not finished
+is done again from its first token: to keep the branches that had ended would be to prefer short ones.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from collect.engine import Engine
+from collect.folder import COLUMNS, WorkFolder, as_stored
+from collect.plan import Plan
+from collect.prm.paths import find_paths
+from collect.prm.scorer import Scorer
+from collect.problems import Problem
+from collect.sampler import Sampler
+from collect.tokens import Tokens
+from collect.work import Tally, work_through
+from env.errors import UserError
+from env.nodes import Nodes
+from env.schema import META_FILE, StoreError
+from env.store import Store
+from env.store_writer import StoreWriter, refuse_occupied
+from env.tasks import load_task
+
+OpenEngine = Callable[[int], Engine]
+Progress = Callable[[int, int], None]
+
+
+def silent(done: int, total: int) -> None:
+    """Reports nothing."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A process reward model for a collection.
+
+    Attributes:
+        open: loads it and checks it.
+        recipe: what decides its scores.
+        separator: what ends a step.
+        name: of the model.
+    """
+
+    open: Callable[[], Scorer]
+    recipe: Mapping[str, Any]
+    separator: str
+    name: str
+
+
+class Collection:
+    """One plan, its problems, and the store that they become.
+
+    Args:
+        plan: what to collect.
+        problems: checked ones.
+        out: the store to make.
+        scoring: the PRM, if steps are to be scored.
+        force: replace a store that is at `out`.
+
+    Raises:
+        StoreError: there is something at `out` that may not be replaced.
+        FolderError: there is an unfinished collection for `out` with other settings.
+        UserError: a model cannot be asked as the plan says.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        problems: Sequence[Problem],
+        out: Path,
+        scoring: Scoring | None = None,
+        force: bool = False,
+    ) -> None:
+        self.plan, self.problems, self.out = plan, problems, out
+        self.recipe = plan.recipe(problems)
+        self.folder = WorkFolder(out, self.recipe)
+        self.groups = plan.groups(len(problems))
+        self.tally = Tally()
+        self._scoring, self._force = scoring, force
+        self.complete = self._is_complete()
+        if self.complete:
+            return
+        refuse_occupied(out, force)
+        task = load_task(plan.task)
+        tokens = {arm.model: Tokens(arm.model) for arm in plan.arms}
+        self.samplers = [
+            plan.sampler(number, tokens[arm.model], task) for number, arm in enumerate(plan.arms)
+        ]
+        self.folder.open()
+
+    def missing(self, arm: int) -> list[int]:
+        """The groups that an arm has not sampled."""
+        return [group for group in range(len(self.groups)) if not self.folder.samples(arm, group).exists()]
+
+    def run(self, open_engine: OpenEngine, progress: Progress = silent) -> None:
+        """Does whatever is left to do; `open_engine` loads the model of an arm.
+
+        Raises:
+            EngineError: a model cannot be loaded or stopped.
+            FolderError: a finished group cannot be written, or another process is at work.
+        """
+        if not self.complete:
+            with self.folder.locked():
+                self.sample(open_engine, progress)
+                if self._scoring is not None:
+                    self.score(self._scoring, progress)
+                self.store(progress)
+        self.folder.remove()
+
+    def sample(self, open_engine: OpenEngine, progress: Progress = silent) -> None:
+        """Samples every group that is not there yet, arm after arm."""
+        for arm in range(len(self.plan.arms)):
+            if missing := self.missing(arm):
+                engine = open_engine(arm)
+                try:
+                    self.sample_groups(arm, engine, missing, progress)
+                finally:
+                    engine.close()
+
+    def sample_groups(
+        self, arm: int, engine: Engine, groups: Sequence[int], progress: Progress = silent
+    ) -> None:
+        """Samples these groups of an arm and keeps each when it is done.
+
+        Raises:
+            UserError: prompt and branch would not fit the model's context.
+        """
+        sampler = self.samplers[arm]
+        self._check_context(sampler, engine)
+        numbers = [number for group in groups for number in self.groups[group]]
+        group_of = {number: group for group in groups for number in self.groups[group]}
+        finished: dict[int, dict[int, Nodes]] = {group: {} for group in groups}
+        works = ((number, sampler.work(self.problems[number])) for number in numbers)
+        progress(0, len(numbers))
+        for done, (number, tree) in enumerate(work_through(engine, works, self.tally), 1):
+            group = group_of[number]
+            finished[group][number] = tree.rows(sampler.tokens, self.plan.drawing.window)
+            if len(finished[group]) == len(self.groups[group]):
+                self.folder.write_samples(arm, group, sorted(finished.pop(group).items(), key=_first))
+            progress(done, len(numbers))
+
+    def score(self, scoring: Scoring, progress: Progress = silent) -> None:
+        """Scores every group that is not scored yet, all arms together."""
+        self.folder.open_scores(scoring.recipe)
+        missing = [group for group in range(len(self.groups)) if not self.folder.scores(group).exists()]
+        if not missing:
+            return
+        scorer = scoring.open()
+        try:
+            for done, group in enumerate(missing):
+                progress(done, len(missing))
+                problems = self._samples(group)
+                paths = [
+                    find_paths(
+                        list(nodes.parent), [text or "" for text in nodes.text or ()], scoring.separator
+                    )
+                    for _, nodes in problems
+                ]
+                items = [
+                    (self.problems[number].question, steps)
+                    for (number, _), found in zip(problems, paths, strict=True)
+                    for steps in found.steps
+                ]
+                scores = iter(scorer.score(items))
+                found = [path.to_nodes([next(scores) for _ in path.steps]) for path in paths]
+                numbers = [number for number, _ in problems]
+                self.folder.write_scores(group, list(zip(numbers, found, strict=True)))
+        finally:
+            scorer.close()
+
+    def store(self, progress: Progress = silent) -> None:
+        """Makes the store of all groups."""
+        plan, scoring = self.plan, self._scoring
+        provenance = {"format": "collect", "recipe": self.folder.recipe}
+        if scoring is not None:
+            provenance["prm"] = as_stored(scoring.recipe)
+        drawing = plan.drawing
+        with StoreWriter(
+            self.out,
+            model=plan.arms[0].model,
+            dataset=plan.dataset,
+            task=plan.task,
+            segment_tokens=plan.segments.tokens,
+            segment_rule=plan.segment_rule(self.samplers[0].tokens),
+            sampling={
+                **self.folder.recipe["drawing"]["sampling"],
+                "max_tokens": drawing.max_tokens,
+                "seed": drawing.seed,
+                "stop_token_ids": list(self.samplers[0].tokens.ends),
+            },
+            provenance=provenance,
+            arms=[{"model": arm["model"], "prompt": arm["prompting"]} for arm in self.folder.recipe["arms"]],
+            prm=scoring and scoring.name,
+            force=self._force,
+        ) as writer:
+            for group in range(len(self.groups)):
+                problems = self._samples(group)
+                writer.expect(
+                    answer for _, nodes in problems for answer in nodes.answer if answer is not None
+                )
+                scores = self.folder.read_scores(group) if scoring else [None] * len(problems)
+                for (number, nodes), prm in zip(problems, scores, strict=True):
+                    problem = self.problems[number]
+                    writer.add_problem(problem.question, problem.gold, replace(nodes, prm=prm))
+                progress(group + 1, len(self.groups))
+
+    def _samples(self, group: int) -> list[tuple[int, Nodes]]:
+        """The problems of a group with the nodes of all arms."""
+        arms = [self.folder.read_samples(arm, group) for arm in range(len(self.plan.arms))]
+        return [
+            (together[0][0], join([nodes for _, nodes in together])) for together in zip(*arms, strict=True)
+        ]
+
+    def _check_context(self, sampler: Sampler, engine: Engine) -> None:
+        longest = max(len(sampler.prompter.encode(problem.question).ids) for problem in self.problems)
+        probe = sampler.prober.most_tokens if sampler.prober else 0
+        most = self.plan.drawing.max_tokens
+        if longest + most + probe > engine.context:
+            room = engine.context - longest - probe
+            raise UserError(
+                f"{engine.model!r} has a context of {engine.context:,} tokens, too few for prompts of up to "
+                f"{longest:,}, --max-tokens {most} and probes of {probe}; "
+                + (f"give --max-tokens {room} or less" if room > 0 else "choose another model")
+            )
+
+    def _is_complete(self) -> bool:
+        """Whether the store is there, made by just this plan: then nothing is left but to tidy up."""
+        if self._force or not (self.out / META_FILE).is_file():
+            return False
+        try:
+            provenance = Store.open(self.out).meta["provenance"]
+        except StoreError:
+            return False
+        scores = as_stored(self._scoring.recipe) if self._scoring else None
+        return provenance.get("recipe") == self.folder.recipe and provenance.get("prm") == scores
+
+
+def join(arms: Sequence[Nodes]) -> Nodes:
+    """The nodes of several arms as those of one tree, each with the number of its arm."""
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    numbers: list[int] = []
+    for arm, nodes in enumerate(arms):
+        before = len(numbers)
+        numbers += [arm] * len(nodes.answer)
+        for name in COLUMNS:
+            values: Iterable[Any] | None = getattr(nodes, name)
+            columns[name] += [None] * len(nodes.answer) if values is None else values
+        columns["parent"][before:] = [row if row < 0 else row + before for row in columns["parent"][before:]]
+    confidence = columns.pop("confidence")
+    given = [float("nan") if value is None else value for value in confidence]
+    return Nodes(**columns, arm=numbers, confidence=given if any(c is not None for c in confidence) else None)
+
+
+def _first(item: tuple[int, Any]) -> int:
+    return item[0]

@@ -1,0 +1,328 @@
+r"""Sample trees of reasoning from a model, ask on the way what it would answer, and store it all.
+
+autotts collect --model Qwen/Qwen3-8B --problems problems.jsonl --out stores/mine
+autotts collect --model Qwen/Qwen3-8B --problems HuggingFaceH4/MATH-500 --split test --out stores/math \
+    --prm Qwen/Qwen2.5-Math-PRM-7B --branches 16 --fork-depths 1,2,3 --fork-width 4 --segment-steps 1
+autotts collect ... --dry-run
+
+Killed anywhere, the same command goes on where it was: finished groups of problems are kept in
+STORE.collecting until the store is made.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from env.commands.options import natural, positive, setting
+from env.rooms import Rooms
+
+if TYPE_CHECKING:
+    from collect.collection import Scoring
+    from collect.plan import Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `autotts collect`."""
+    parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="the folder to make")
+    parser.add_argument("--force", action="store_true", help="replace a store that is at STORE")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop there")
+    _add_problems(parser.add_argument_group("problems"))
+    _add_model(parser.add_argument_group("model"))
+    _add_tree(parser.add_argument_group("trees"))
+    _add_sampling(parser.add_argument_group("sampling, all of it sent and recorded"))
+    _add_prm(parser.add_argument_group("process reward model"))
+
+
+def run(args: argparse.Namespace, rooms: Rooms) -> int:
+    """Collect, and print what was made.
+
+    Raises:
+        UserError: a model, the problems or an option cannot be used, or something is in the way.
+    """
+    from collect.local import prepare
+
+    # Before anything imports torch, which reads the number of threads once.
+    prepare()
+    from collect.collection import Collection
+    from collect.commands.progress import Display
+    from collect.local import LocalEngine
+    from collect.preflight import forecast
+    from collect.problems import load_problems
+    from env.tasks import load_task
+
+    plan = plan_of(args)
+    problems = load_problems(plan.source, load_task(plan.task))
+    collection = Collection(plan, problems, args.out, scoring_of(args), args.force)
+    if collection.complete:
+        print(f"{args.out} is complete: there is nothing left to collect")
+    else:
+        print("\n".join(forecast(collection, args.expect_tokens).lines()), file=sys.stderr)
+        if args.dry_run:
+            return 0
+    with Display(collection.tally) as display:
+        collection.run(
+            lambda arm: LocalEngine(plan.arms[arm].model, plan.drawing.top_logprobs, plan.engine_arguments),
+            display.report,
+        )
+    _report(args.out)
+    return 0
+
+
+def plan_of(args: argparse.Namespace) -> "Plan":
+    """The plan that the options ask for. Raises UserError if they contradict each other."""
+    from collect.engine import Sampling
+    from collect.plan import Arm, Plan, Segments
+    from collect.probes import Probing
+    from collect.problems import Source
+    from collect.prompts import Prompting
+    from collect.sampler import Drawing, Shape
+
+    arguments = dict(args.chat_template_arg)
+    prompting = Prompting(args.prompt, args.system, arguments, tuple(args.think_tags))
+    widths = args.fork_width * (len(args.fork_depths) if len(args.fork_width) == 1 else 1)
+    sampling = Sampling(
+        args.temperature,
+        args.top_p,
+        args.top_k,
+        args.min_p,
+        args.presence_penalty,
+        args.frequency_penalty,
+        args.repetition_penalty,
+    )
+    return Plan(
+        arms=(Arm(args.model, prompting),),
+        source=Source(
+            args.problems,
+            args.question_column,
+            args.answer_column,
+            args.config,
+            args.split,
+            args.revision,
+            args.limit,
+        ),
+        dataset=args.dataset or Path(args.problems).stem,
+        task=args.task,
+        shape=Shape(args.branches, args.fork_depths, widths if args.fork_depths else (), args.max_nodes),
+        drawing=Drawing(sampling, args.max_tokens, args.seed, args.confidence_top, args.confidence_window),
+        segments=Segments(
+            None if args.segment_steps else args.segment_tokens, args.segment_steps, args.separator
+        ),
+        probing=None if args.no_probes else Probing(args.probe_text, args.probe_tokens),
+        group=args.group,
+        engine_arguments=dict(args.engine_arg),
+    )
+
+
+def scoring_of(args: argparse.Namespace) -> "Scoring | None":
+    """The PRM that the options ask for."""
+    if args.prm is None:
+        return None
+    from collect.collection import Scoring
+    from collect.prm.scorer import open_scorer
+
+    options = {"kind": args.prm_kind, "window": args.prm_window, "step_tag": args.prm_step_tag}
+    arguments = dict(args.prm_engine_arg)
+    return Scoring(
+        lambda: open_scorer(args.prm, engine_args=arguments, **options),
+        {"model": args.prm, **options, "separator": args.separator, "engine_args": arguments},
+        args.separator,
+        args.prm,
+    )
+
+
+def _add_problems(group: Any) -> None:
+    group.add_argument(
+        "--problems",
+        required=True,
+        metavar="FILE_OR_NAME",
+        help="a .jsonl or .parquet file, or a dataset on Hugging Face or in a folder (needs `datasets`)",
+    )
+    group.add_argument("--question-column", metavar="NAME", help="default: question, problem or prompt")
+    group.add_argument("--answer-column", metavar="NAME", help="default: answer, gold or target")
+    group.add_argument("--config", help="of a dataset")
+    group.add_argument("--split", default="test", help="of a dataset; default: test")
+    group.add_argument("--revision", help="of a dataset on Hugging Face; default: the newest")
+    group.add_argument("--limit", type=positive, metavar="N", help="only the first N problems")
+    group.add_argument("--dataset", metavar="NAME", help="what the store calls it; default: as in --problems")
+    group.add_argument(
+        "--task",
+        default="math",
+        help="how answers are read, compared and graded: math, choice, exact, or your own module:Class; "
+        "default: math",
+    )
+    group.add_argument(
+        "--group", type=positive, default=8, metavar="N", help="problems in a file; default: 8"
+    )
+
+
+def _add_model(group: Any) -> None:
+    from collect.probes import OPENING
+    from collect.prompts import DEFAULT, THINK
+
+    group.add_argument("--model", required=True, help="a name on Hugging Face, or a folder")
+    group.add_argument(
+        "--engine-arg",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="anything that vllm.LLM takes, such as tensor_parallel_size=2; may be repeated",
+    )
+    group.add_argument(
+        "--prompt",
+        default=DEFAULT,
+        metavar="TEXT",
+        help=f"what the user says, with {{question}} in it; default: {_shown(DEFAULT)}",
+    )
+    group.add_argument("--system", metavar="TEXT", help="system prompt; default: the chat template's")
+    group.add_argument(
+        "--chat-template-arg",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for the chat template, such as enable_thinking=False; may be repeated",
+    )
+    group.add_argument(
+        "--think-tags",
+        nargs=2,
+        default=THINK,
+        metavar=("OPEN", "CLOSE"),
+        help=f"the tokens around a model's thinking; default: {' '.join(THINK)}",
+    )
+    group.add_argument(
+        "--probe-text",
+        default=OPENING,
+        metavar="TEXT",
+        help="what a probe writes, after closing the thinking, for the model to go on with its answer; "
+        f"default: {_shown(OPENING)}",
+    )
+    group.add_argument(
+        "--probe-tokens", type=positive, default=32, metavar="N", help="of an answer, at most; default: 32"
+    )
+    group.add_argument("--no-probes", action="store_true", help="ask nothing on the way")
+
+
+def _add_tree(group: Any) -> None:
+    group.add_argument(
+        "--branches", type=positive, default=64, metavar="N", help="independent ones a problem; default: 64"
+    )
+    group.add_argument(
+        "--segment-tokens", type=positive, default=500, metavar="N", help="a segment's length; default: 500"
+    )
+    group.add_argument(
+        "--segment-steps",
+        type=positive,
+        nargs="?",
+        const=1,
+        metavar="N",
+        help="cut segments of N reasoning steps instead; N: 1",
+    )
+    group.add_argument(
+        "--separator",
+        type=_escaped,
+        default="\n\n",
+        metavar="TEXT",
+        help="what ends a step, for --segment-steps and --prm; default: a blank line, \\n\\n",
+    )
+    group.add_argument(
+        "--fork-depths",
+        type=_counts,
+        default=(),
+        metavar="D,...",
+        help="fork the branches after so many segments; default: nowhere",
+    )
+    group.add_argument(
+        "--fork-width",
+        type=_counts,
+        default=(2,),
+        metavar="N,...",
+        help="children of a forked segment, its own branch included; one number, or one for each depth; "
+        "default: 2",
+    )
+    group.add_argument(
+        "--max-nodes",
+        type=positive,
+        default=20_000,
+        metavar="N",
+        help="no more forks where a problem would have more segments; default: 20000",
+    )
+
+
+def _add_sampling(group: Any) -> None:
+    group.add_argument(
+        "--max-tokens", type=positive, default=32_768, metavar="N", help="a branch's length; default: 32768"
+    )
+    for name, default in (("temperature", 1.0), ("top-p", 1.0), ("min-p", 0.0)):
+        group.add_argument(f"--{name}", type=float, default=default, metavar="X", help=f"default: {default}")
+    group.add_argument("--top-k", type=natural, default=0, metavar="N", help="default: 0, all tokens")
+    for name, default in (("presence", 0.0), ("frequency", 0.0), ("repetition", 1.0)):
+        group.add_argument(
+            f"--{name}-penalty", type=float, default=default, metavar="X", help=f"default: {default}"
+        )
+    group.add_argument("--seed", type=natural, default=0, metavar="N", help="of the run; default: 0")
+    group.add_argument(
+        "--confidence-top",
+        type=natural,
+        default=20,
+        metavar="K",
+        help="a token's confidence is made of its K likeliest alternatives (DeepConf); 0 = none; default: 20",
+    )
+    group.add_argument(
+        "--confidence-window",
+        type=positive,
+        default=2048,
+        metavar="N",
+        help="a segment's confidence is that of the N tokens before its end; default: 2048",
+    )
+    group.add_argument(
+        "--expect-tokens",
+        type=positive,
+        metavar="N",
+        help="a branch's length to reckon the cost with; default: the mean so far, else half of --max-tokens",
+    )
+
+
+def _add_prm(group: Any) -> None:
+    group.add_argument("--prm", metavar="MODEL", help="scores every step; default: no scores")
+    group.add_argument("--prm-kind", metavar="KIND", help="default: by the model's architecture")
+    group.add_argument(
+        "--prm-window", type=positive, metavar="N", help="score only the first N tokens of a path"
+    )
+    group.add_argument("--prm-step-tag", metavar="TEXT", help="default: the kind's own")
+    group.add_argument(
+        "--prm-engine-arg",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for its vLLM",
+    )
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Whole numbers, separated by commas."""
+    return tuple(positive(part.strip()) for part in text.split(","))
+
+
+def _escaped(text: str) -> str:
+    r"""A text in which a shell may write line breaks as \n."""
+    if not text:
+        raise argparse.ArgumentTypeError("a separator must not be empty")
+    return text.replace("\\n", "\n")
+
+
+def _shown(text: str) -> str:
+    return repr(text).replace("%", "%%")
+
+
+def _report(path: Path) -> None:
+    from env.store import Store
+
+    store = Store.open(path)
+    counts = store.meta["counts"]
+    print(
+        f"{path}: {store.model} on {store.dataset}, {counts['problems']} problems, "
+        f"{counts['branches']} branches, {counts['nodes']} segments"
+    )

@@ -1,0 +1,107 @@
+"""Where a branch is cut into segments, and what is measured of each.
+
+A cut depends on nothing after it, so a branch and its forks are cut alike as far as they are the same. There
+are no cuts after the thinking: the answer's text belongs to the last segment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collect.tokens import Tokens
+
+
+class Cutter(Protocol):
+    """A rule for segments.
+
+    Attributes:
+        words: the rule in words, for the store.
+        tokens: tokens between two cuts where that is fixed, else None.
+    """
+
+    words: str
+    tokens: int | None
+
+    def cuts(self, ids: Sequence[int]) -> list[int]:
+        """How many tokens come before each cut, ascending; the branch's end may or may not be among them."""
+        ...
+
+
+@dataclass(frozen=True)
+class EveryTokens:
+    """A segment every so many tokens."""
+
+    tokens: int
+
+    @property
+    def words(self) -> str:
+        """The rule."""
+        return f"every {self.tokens} tokens; what follows the thinking belongs to the last segment"
+
+    def cuts(self, ids: Sequence[int]) -> list[int]:
+        """Multiples of `tokens`."""
+        return list(range(self.tokens, len(ids) + 1, self.tokens))
+
+
+class EverySteps:
+    """A segment every `steps` reasoning steps; a step ends with the token that completes its separator.
+
+    Args:
+        tokenizer: of the model.
+        steps: in a segment.
+        separator: the text between two steps.
+    """
+
+    tokens = None
+
+    def __init__(self, tokenizer: Tokens, steps: int, separator: str) -> None:
+        self._tokenizer, self._steps, self._separator = tokenizer, steps, separator
+        each = "a step" if steps == 1 else f"{steps} steps"
+        self.words = (
+            f"{each}; a step ends with {separator!r}; what follows the thinking belongs to the last segment"
+        )
+
+    def cuts(self, ids: Sequence[int]) -> list[int]:
+        """After every so many steps."""
+        return self.step_ends(ids)[self._steps - 1 :: self._steps]
+
+    def step_ends(self, ids: Sequence[int]) -> list[int]:
+        """How many tokens come before the end of each step that has one."""
+        ends, step = [], ""
+        for place, token in enumerate(ids, 1):
+            # White space alone is no step: three line breaks end one step, not two.
+            step = (step + self._tokenizer.piece(token)).lstrip()
+            if self._separator in step:
+                ends.append(place)
+                step = ""
+        return ends
+
+
+def segment_ends(cutter: Cutter, ids: Sequence[int], close: int | None) -> list[int]:
+    """Where the segments of a branch end, as tokens before it; the last is ``len(ids)``.
+
+    Args:
+        cutter: the rule.
+        ids: the branch's tokens, at least one.
+        close: where the thinking closes, None = nowhere.
+    """
+    thinking = len(ids) - 1 if close is None else min(close, len(ids) - 1)
+    return [*(cut for cut in cutter.cuts(ids) if cut <= thinking), len(ids)]
+
+
+def group_confidence(confidence: NDArray[np.float32], end: int, window: int) -> float:
+    """DeepConf's group confidence (Fu et al. 2025, arXiv:2508.15260, eq. 3) at the last token of a segment.
+
+    That is the mean token confidence of the `window` tokens that end there, or of all from the branch's
+    beginning where there are fewer. (Token confidence: minus the mean log probability of the likeliest
+    tokens, `collect.engine.Sample.confidence`.)
+
+    Args:
+        confidence: float32[T] of a branch's tokens.
+        end: of the segment, as tokens before it.
+        window: tokens in a group.
+    """
+    return float(confidence[max(0, end - window) : end].mean(dtype=np.float64))
