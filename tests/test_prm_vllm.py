@@ -108,7 +108,7 @@ def qwen_prm(folder: Path, specials=("<extra_0>", "<|im_start|>", "<|im_end|>"))
     return lambda ids: head(backbone(ids).last_hidden_state)[0]
 
 
-def token_classifier(folder: Path, separator: str | None = None):
+def token_classifier(folder: Path, **settings: str):
     import torch
     from transformers import Qwen3Config, Qwen3ForTokenClassification
 
@@ -117,9 +117,8 @@ def token_classifier(folder: Path, separator: str | None = None):
     config = Qwen3Config(vocab_size=vocabulary, num_labels=2, head_dim=32, **SIZE)
     model = Qwen3ForTokenClassification(config).eval()
     model.save_pretrained(folder)
-    if separator is not None:
-        file = folder / "config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"step_separator": separator}))
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
     return lambda ids: model(ids).logits[0]
 
 
@@ -232,16 +231,16 @@ def test_a_path_beyond_the_context_is_scored_as_far_as_it_goes(scored) -> None:
     assert scorer.context == 512
 
 
-def test_a_checkpoint_names_its_separator_and_a_window_cuts(tmp_path) -> None:
-    model = token_classifier(tmp_path, separator="~")
-    scorer = open_scorer(str(tmp_path), engine_args=ENGINE, window=len("ab") + len("cd~") + len("ef"))
+def test_a_checkpoint_says_how_it_is_asked_and_a_window_cuts(tmp_path) -> None:
+    model = token_classifier(tmp_path, step_separator="~", prompt_template="Q{question}?")
+    scorer = open_scorer(str(tmp_path), engine_args=ENGINE, window=len("Qab?") + len("cd~") + len("ef"))
     assert (scorer.name, scorer.kind) == (str(tmp_path), "token-classifier")
     (scores,) = scorer.score([("ab", ["cd", "ef", "gh"])])
     scorer.close()
     import torch
     from transformers import AutoTokenizer
 
-    ids = AutoTokenizer.from_pretrained(tmp_path).encode("abcd~")
+    ids = AutoTokenizer.from_pretrained(tmp_path).encode("Qab?cd~")
     with torch.inference_mode():
         expected = torch.softmax(model(torch.tensor([ids])), -1)[-1, 1].item()
     assert scores == [pytest.approx(expected, abs=1e-4), None, None]

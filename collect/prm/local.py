@@ -33,9 +33,8 @@ class LocalScorer:
     ) -> None:
         config = _config(model)
         found = find_kind(model, config, kind)
-        tag = step_tag if step_tag is not None else config.get("step_separator")
         # Before the engine, which takes its time: a tag that the tokenizer lacks needs no weights.
-        self._kind = found(_tokenizer(model, engine_args), tag, model)
+        self._kind = found(model, config, _tokenizer(model, engine_args), step_tag)
         self._kind.read(*KNOWN)
         self.name, self.kind = model, found.name
         self.steps = self.unscored = self.tokens = 0

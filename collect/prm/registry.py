@@ -32,9 +32,10 @@ class Kind(ABC):
     """One way to ask for step scores, bound to a checkpoint's tokenizer.
 
     Args:
+        model: name or folder, for errors.
+        config: what the checkpoint's config.json says; may name a tag as `step_separator`.
         tokenizer: of transformers.
-        tag: text of the step tag; None = the kind's own.
-        model: named in errors.
+        tag: text of the step tag; None = the checkpoint's, else the kind's.
 
     Attributes:
         name: as in `--prm-kind`.
@@ -47,10 +48,11 @@ class Kind(ABC):
     name: ClassVar[str]
     default_tag: ClassVar[str]
 
-    def __init__(self, tokenizer: Any, tag: str | None, model: str) -> None:
-        self.tokenizer = tokenizer
-        self.tag = self.default_tag if tag is None else tag
+    def __init__(self, model: str, config: Mapping[str, Any], tokenizer: Any, tag: str | None) -> None:
         self.model = model
+        self.config = config
+        self.tokenizer = tokenizer
+        self.tag: str = config.get("step_separator", self.default_tag) if tag is None else tag
         self.tag_id = self._single(self.tag)
 
     @abstractmethod
@@ -115,8 +117,8 @@ class TokenClassifier(Kind):
     r"""A token classifier as TRL's PRMTrainer trains them (Qwen2, Qwen3, ...ForTokenClassification).
 
     The question, then each step and the separator, tokenised one by one (`PRMTrainer.tokenize_row`). The
-    label stands at the separator; TRL's default is a line break, and a checkpoint may name another in its
-    config.json as `step_separator`.
+    label stands at the separator, TRL's default is a line break. What TRL does not keep of its data a
+    checkpoint may say in config.json: another `step_separator`, and a `prompt_template` with "{question}".
     """
 
     name = "token-classifier"
@@ -125,7 +127,8 @@ class TokenClassifier(Kind):
     def read(self, question: str, steps: Sequence[str]) -> Tagged:
         """The question, then the steps, a separator after each."""
         bos = self.tokenizer.bos_token_id
-        return self._join([*([] if bos is None else [bos]), *self._ids(question)], steps)
+        prompt = self.config.get("prompt_template", "{question}").replace("{question}", question)
+        return self._join([*([] if bos is None else [bos]), *self._ids(prompt)], steps)
 
     def engine_args(self) -> dict[str, Any]:
         """Serve it as a classifier."""
@@ -143,8 +146,8 @@ class MathShepherd(Kind):
     default_tag = "ки"
     word = "a"  # A token inside a sentence is not the one at its start: all are read behind a word.
 
-    def __init__(self, tokenizer: Any, tag: str | None, model: str) -> None:
-        super().__init__(tokenizer, tag, model)
+    def __init__(self, model: str, config: Mapping[str, Any], tokenizer: Any, tag: str | None) -> None:
+        super().__init__(model, config, tokenizer, tag)
         self.verdicts = [self._single(f" {sign}", self.word) for sign in "-+"]
 
     def read(self, question: str, steps: Sequence[str]) -> Tagged:
