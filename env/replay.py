@@ -67,7 +67,7 @@ class _Actions:
         opening: bool[A], whether it opens branches instead of naming them.
         refused: int64[A], 0 or why it was refused.
         rows: int64[A], branches it is about.
-        steps: for each id, the segments it was given of its own; None where no action gives any.
+        steps: for each id, the segments it was given of its own, if its action gives any; None if none does.
     """
 
     episode: Ints
@@ -197,27 +197,26 @@ class Replay:
         stepwise = (kind == EXTEND) & (argument == -1)
         named = np.where(opening, 0, np.maximum(count, 0))
         refused = self._refusals(episode, kind, probe, count, argument)
-        steps = None
         prune = kind == PRUNE
-        if stepwise.any() or prune.any() or refused.any():
-            action = np.repeat(np.arange(len(kind)), np.where(stepwise, 2 * named, named))
-            is_step = stepwise[action] & (rank(action) >= named[action])
+        rows = np.where(opening | prune | (refused > 0), 0, named)
+        steps = None
+        if len(ids) != int(rows.sum()):
+            width = np.where(stepwise, 2 * named, named)
+            first = np.cumsum(width) - width
             if prune.any():
-                given_up = prune[action]
-                owner, branch = episode[action[given_up]], ids[given_up]
-                known = self._branches.known(owner, branch)
-                self._branches.prune(self._branches.slot(owner[known], branch[known]))
+                given_up = np.repeat(episode[prune], named[prune])
+                self._give_up(given_up, ids[_runs(first[prune], named[prune])])
             if stepwise.any():
-                steps = np.zeros(len(ids), np.int64)
-                steps[stepwise[action] & ~is_step] = ids[is_step] & 0xFFFFFFFF
-            keep = ~(is_step | prune[action] | (refused[action] > 0))
-            ids = ids[keep]
-            steps = None if steps is None else steps[keep]
-        rows = np.where(opening | (refused > 0), 0, named)
+                steps = ids[_runs(first + np.where(stepwise, named, 0), rows)] & 0xFFFFFFFF
+            ids = ids[_runs(first, rows)]
         columns = (episode, kind, probe, count, argument, opening, refused, rows)
         if prune.any():
             episode, kind, probe, count, argument, opening, refused, rows = (c[~prune] for c in columns)
         return _Actions(episode, kind, probe, count, argument, opening, refused, rows, ids, steps)
+
+    def _give_up(self, episode: Ints, branch: Ints) -> None:
+        known = self._branches.known(episode, branch)
+        self._branches.prune(self._branches.slot(episode[known], branch[known]))
 
     def _refusals(self, episode: Ints, kind: Ints, probe: Ints, count: Ints, argument: Ints) -> Ints:
         refused = self._lacking[np.minimum(np.maximum(kind, 0), PRUNE + 1)]
@@ -326,8 +325,9 @@ class Replay:
         reach[asked.kind == FINISH] = TO_THE_END
         steps = np.repeat(reach, asked.rows)
         if asked.steps is not None:
-            named = np.repeat(~asked.opening, asked.rows)
-            steps[named] = np.where(steps[named] == -1, asked.steps, steps[named])
+            # Branches that an action opens have no steps to be given, and none of their own.
+            own = np.flatnonzero(np.repeat(~asked.opening, asked.rows))
+            steps[own] = np.where(steps[own] == -1, asked.steps, steps[own])
         return *self._branches.advance(episode, slot, steps), steps
 
     def _decoded(self, asked: _Actions, before: Ints, node: Ints, steps: Ints, asked_at: Ints) -> Ints:
@@ -383,3 +383,9 @@ class Replay:
             stop[rows] -= own
             here[rows] = index.parent[here[rows]]
         return counts, values
+
+
+def _runs(first: Ints, lengths: Ints) -> Ints:
+    """The places first, first + 1, ... of each run, one run behind the other."""
+    stops = np.cumsum(lengths)
+    return np.arange(stops[-1] if len(stops) else 0) + np.repeat(first - stops + lengths, lengths)
