@@ -8,6 +8,9 @@ from env.errors import UserError
 
 Item = tuple[str, Sequence[str]]
 
+# What every scorer is checked on before a job relies on it.
+KNOWN: Item = ("What is 1 + 1?", ("1 + 1 = 2.", "So the answer is 2."))
+
 
 class Scorer(Protocol):
     """A process reward model that is ready to score, checked on a known input.
@@ -66,7 +69,10 @@ def open_scorer(
     if kind == JUDGE:
         from collect.prm.judge import Judge
 
-        return Judge(model, window=window, **(engine_args or {}))
+        try:
+            return Judge(model, window, **(engine_args or {}))
+        except TypeError as error:
+            raise UserError(f"a judge takes other options: {error}; see --prm-engine-arg") from None
     from collect.prm.local import LocalScorer
 
     return LocalScorer(model, kind, engine_args or {}, window, step_tag)
