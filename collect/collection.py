@@ -85,7 +85,7 @@ class Collection:
             return
         refuse_occupied(out, force)
         task = load_task(plan.task)
-        tokens = {arm.model: Tokens(arm.model) for arm in plan.arms}
+        tokens = {arm.model: Tokens(arm.model, plan.engine_arguments) for arm in plan.arms}
         self.samplers = [
             plan.sampler(number, tokens[arm.model], task) for number, arm in enumerate(plan.arms)
         ]
@@ -189,10 +189,9 @@ class Collection:
                 **self.folder.recipe["drawing"]["sampling"],
                 "max_tokens": drawing.max_tokens,
                 "seed": drawing.seed,
-                "stop_token_ids": list(self.samplers[0].tokens.ends),
             },
             provenance=provenance,
-            arms=[{"model": arm["model"], "prompt": arm["prompting"]} for arm in self.folder.recipe["arms"]],
+            arms=[self._about(number) for number in range(len(plan.arms))],
             prm=scoring and scoring.name,
             force=self._force,
         ) as writer:
@@ -213,6 +212,21 @@ class Collection:
         return [
             (together[0][0], join([nodes for _, nodes in together])) for together in zip(*arms, strict=True)
         ]
+
+    def _about(self, arm: int) -> dict[str, Any]:
+        """What a store says of an arm."""
+        asked, sampler = self.folder.recipe["arms"][arm], self.samplers[arm]
+        about = {
+            "model": asked["model"],
+            "prompt": asked["prompting"],
+            "stop_token_ids": list(sampler.tokens.ends),
+        }
+        if sampler.prober is not None:
+            about["probe_suffixes"] = {
+                "thinking" if thinking else "not thinking": ids
+                for thinking, ids in sampler.prober.suffixes.items()
+            }
+        return about
 
     def _check_context(self, sampler: Sampler, engine: Engine) -> None:
         longest = max(len(sampler.prompter.encode(problem.question).ids) for problem in self.problems)

@@ -91,7 +91,6 @@ class LocalEngine:
         self.context: int = config.model_config.max_model_len
         self.slots: int = config.scheduler_config.max_num_seqs
         self._tickets = 0
-        self._finished: list[tuple[int, Sample]] = []
 
     def submit(self, requests: Sequence[Request]) -> list[int]:
         """Queue requests; see `collect.engine.Engine`."""
@@ -109,8 +108,10 @@ class LocalEngine:
     def finished(self) -> list[tuple[int, Sample]]:
         """Wait for samples; see `collect.engine.Engine`."""
         samples: list[tuple[int, Sample]] = []
+        if not self._engine.has_unfinished_requests():
+            raise EngineError(f"nothing was asked of {self.model!r}, so nothing can be waited for")
         try:
-            while not samples and self._engine.has_unfinished_requests():
+            while not samples:
                 outputs = self._engine.step()
                 samples = [(_ticket(output), _sample(output)) for output in outputs if output.finished]
         except Exception as error:
@@ -119,6 +120,12 @@ class LocalEngine:
                 "--engine-arg gpu_memory_utilization=0.8 or max_num_seqs=64"
             ) from error
         return samples
+
+    def give_up(self) -> None:
+        """Forget all requests that are queued or under way."""
+        self._engine.abort_request(list(self._engine.output_processor.request_states))
+        while self._engine.has_unfinished_requests():
+            self._engine.step()
 
     def close(self) -> None:
         """Free the model's memory."""

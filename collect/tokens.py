@@ -1,6 +1,6 @@
 """A model's tokenizer: chats to ids, ids to text, and which text is in which token."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,22 +16,27 @@ class Tokens:
 
     Args:
         model: name or folder of the model.
-        revision: of a model on the hub; None = the newest.
+        arguments: for vLLM; `tokenizer`, `tokenizer_revision`, `revision`, `trust_remote_code` matter here.
 
     Raises:
         UserError: there is none, or transformers is not installed.
     """
 
-    def __init__(self, model: str, revision: str | None = None) -> None:
+    def __init__(self, model: str, arguments: Mapping[str, Any] | None = None) -> None:
         try:
             from transformers import AutoTokenizer, GenerationConfig
         except ImportError:
             raise UserError(
                 "collecting needs vLLM: run `pip install 'autotts[gpu]'`, or `autotts[cpu]` without a GPU"
             ) from None
+        given = dict(arguments or {})
+        revision = given.get("revision")
+        name, trusted = given.get("tokenizer") or model, bool(given.get("trust_remote_code"))
         self.model = model
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(model, revision=revision)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                name, revision=given.get("tokenizer_revision", revision), trust_remote_code=trusted
+            )
         # The hub, the network, the files: whatever is in the way.
         except Exception as error:
             reason = str(error).strip().split("\n")[0] or type(error).__name__

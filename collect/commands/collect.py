@@ -11,6 +11,7 @@ STORE.collecting until the store is made.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ from env.rooms import Rooms
 
 if TYPE_CHECKING:
     from collect.collection import Scoring
-    from collect.plan import Plan
+    from collect.plan import Arm, Plan
+    from collect.prompts import Prompting
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,8 +92,9 @@ def plan_of(args: argparse.Namespace) -> "Plan":
         args.frequency_penalty,
         args.repetition_penalty,
     )
+    others = (_arm(args.model, prompting, dict(settings)) for settings in args.arm)
     return Plan(
-        arms=(Arm(args.model, prompting),),
+        arms=(Arm(args.model, prompting), *others),
         source=Source(
             args.problems,
             args.question_column,
@@ -112,6 +115,16 @@ def plan_of(args: argparse.Namespace) -> "Plan":
         group=args.group,
         engine_arguments=dict(args.engine_arg),
     )
+
+
+def _arm(model: str, prompting: "Prompting", changes: dict[str, Any]) -> "Arm":
+    """Another arm: the first one's model and prompting with some changes."""
+    from collect.plan import Arm
+
+    model = str(changes.pop("model", model))
+    texts = {name: str(changes.pop(name)) for name in ("text", "system") if name in changes}
+    arguments = {**prompting.arguments, **changes}
+    return Arm(model, replace(prompting, **texts, arguments=arguments))
 
 
 def scoring_of(args: argparse.Namespace) -> "Scoring | None":
@@ -190,6 +203,16 @@ def _add_model(group: Any) -> None:
         default=THINK,
         metavar=("OPEN", "CLOSE"),
         help=f"the tokens around a model's thinking; default: {' '.join(THINK)}",
+    )
+    group.add_argument(
+        "--arm",
+        type=setting,
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="one more arm in the same store, the first one but for model=, text= (as --prompt), system=; "
+        "other names go to the chat template; may be repeated",
     )
     group.add_argument(
         "--probe-text",
