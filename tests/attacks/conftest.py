@@ -9,7 +9,7 @@ from rig import HELPERS, PROBLEMS, Rig
 from env.isolation.link import Limits
 from env.isolation.pool import Pool
 
-LIMITS = Limits(memory=160 << 20, cpu=1, wall=20.0, traffic=2 << 20, text=64 << 10)
+LIMITS = Limits(memory=160 << 20, cpu=1, wall=60.0, traffic=2 << 20, text=64 << 10)
 
 
 @pytest.fixture(scope="module")
