@@ -4,7 +4,7 @@ Implemented by an engine in this process, by servers and by Ray workers; a colle
 model.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal, Protocol, overload
@@ -80,6 +80,8 @@ class Request:
         stop_token_ids: tokens that end the sample, and are its last token; no others do.
         top_logprobs: for how many of the likeliest tokens a position's log probabilities are averaged
             (`Sample.confidence`); 0 = not at all.
+        origin: what it was asked for. Requests of one origin share prefixes, so an engine with several prefix
+            caches keeps them together; None = they share none.
     """
 
     prompt: Sequence[int]
@@ -88,6 +90,7 @@ class Request:
     sampling: Sampling
     stop_token_ids: tuple[int, ...]
     top_logprobs: int = 0
+    origin: Hashable = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,14 +5,14 @@ returns a result. It never knows which engine answers, nor what else runs.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from collect.engine import Engine, Request, Sample
 
 Result = TypeVar("Result")
-Key = TypeVar("Key")
+Key = TypeVar("Key", bound=Hashable)
 Work = Generator[Sequence[Request], list[Sample], Result]
 
 # So many requests for each slot are queued that a slot never waits for this process.
@@ -90,7 +90,7 @@ def work_through(
         if not (waiting or queue):
             return
         batch = [queue.popleft() for _ in range(min(len(queue), most - len(waiting)))]
-        tickets = engine.submit([turn.requests[number] for turn, number in batch])
+        tickets = engine.submit([replace(turn.requests[number], origin=turn.key) for turn, number in batch])
         waiting.update(zip(tickets, batch, strict=True))
         for ticket, sample in engine.finished():
             turn, number = waiting.pop(ticket)
