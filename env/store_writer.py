@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from env.forest import hash_question
 from env.math_task import MathTask
 from env.nodes import NodeColumns, Nodes
-from env.schema import FORMAT, FORMAT_VERSION, META_FILE, PROBLEMS, PROBLEMS_FILE, StoreError
+from env.schema import FORMAT, FORMAT_VERSION, PROBLEMS, PROBLEMS_FILE, StoreError
+from env.store_folder import StoreFolder, hash_file, refuse_occupied
 from env.tasks import classify, load_task
+
+__all__ = ["Nodes", "StoreWriter", "generator_version", "hash_file", "refuse_occupied"]
 
 # About 4 MB of arrays: large enough to read fast, small enough to verify and load one at a time.
 SHARD_NODES = 1 << 17
@@ -68,9 +63,8 @@ class StoreWriter:
         force: bool = False,
         shard_nodes: int = SHARD_NODES,
     ) -> None:
-        self.path = Path(path)
         self.task = load_task(task)
-        self._force = force
+        self._folder = StoreFolder(path, force)
         self._shard_nodes = shard_nodes
         self._meta: dict[str, Any] = {
             "format": FORMAT,
@@ -86,26 +80,16 @@ class StoreWriter:
             "sampling": None if sampling is None else dict(sampling),
             "provenance": dict(provenance or {}),
         }
-        self._files: dict[str, dict[str, Any]] = {}
         self._problems: list[dict[str, Any]] = []
         self._seen: dict[str, int] = {}
         self._capabilities: set[str] = set()
         self._tables: list[pa.Table] = []
         self._texts: list[pa.Table] = []
-        self._branches = 0
+        self._branches = self._nodes = self._shards = 0
         self._pending = 0
-        self._folder: Path | None = None
 
     def __enter__(self) -> Self:
-        refuse_occupied(self.path, self._force)
-        with self._clear_errors():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = self._beside(".part")
-            # mkdtemp makes it private; a store is as readable as any other folder that the user makes.
-            umask = os.umask(0)
-            os.umask(umask)
-            self._folder.chmod(0o777 & ~umask)
-            (self._folder / "nodes").mkdir()
+        self._folder.__enter__()
         return self
 
     def __exit__(
@@ -113,11 +97,9 @@ class StoreWriter:
     ) -> None:
         try:
             if error is None:
-                with self._clear_errors():
-                    self._close()
+                self._close()
         finally:
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.__exit__(kind, error, trace)
 
     def expect(self, answers: Iterable[str]) -> None:
         """Lets the task read answers of several problems to come at once, which is faster."""
@@ -163,86 +145,27 @@ class StoreWriter:
         )
         self._branches += int((columns.parent < 0).sum())
         self._pending += columns.count
+        self._nodes += columns.count
         if self._pending >= self._shard_nodes:
-            with self._clear_errors():
-                self._flush()
+            self._flush()
 
     def _flush(self) -> None:
         if not self._tables:
             return
-        shard = f"{sum(name.startswith('nodes/') for name in self._files):06d}.parquet"
-        self._write(f"nodes/{shard}", pa.concat_tables(self._tables), problems=len(self._tables))
+        shard = f"{self._shards:06d}.parquet"
+        self._folder.write(f"nodes/{shard}", pa.concat_tables(self._tables), problems=len(self._tables))
         if self._texts:
-            self._write(f"text/{shard}", pa.concat_tables(self._texts))
+            self._folder.write(f"text/{shard}", pa.concat_tables(self._texts))
         self._tables, self._texts, self._pending = [], [], 0
-
-    def _write(self, name: str, table: pa.Table, **facts: int) -> None:
-        assert self._folder is not None
-        file = self._folder / name
-        file.parent.mkdir(exist_ok=True)
-        pq.write_table(table, file, compression="zstd", row_group_size=max(1, table.num_rows))
-        self._files[name] = {"rows": table.num_rows, "sha256": hash_file(file), **facts}
+        self._shards += 1
 
     def _close(self) -> None:
         if not self._problems:
-            raise StoreError(f"there is nothing to store in {self.path}: no problem was added")
-        assert self._folder is not None
+            raise StoreError(f"there is nothing to store in {self._folder.path}: no problem was added")
         self._flush()
-        self._write(PROBLEMS_FILE, pa.Table.from_pylist(self._problems, schema=PROBLEMS))
-        nodes = sum(facts["rows"] for name, facts in self._files.items() if name.startswith("nodes/"))
-        meta = self._meta | {
-            "capabilities": sorted(self._capabilities),
-            "counts": {"problems": len(self._problems), "branches": self._branches, "nodes": nodes},
-            "files": self._files,
-        }
-        text = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
-        (self._folder / META_FILE).write_text(text, encoding="utf-8")
-        for file in [*self._files, META_FILE, "."]:
-            _sync(self._folder / file)
-        self._publish()
-
-    def _publish(self) -> None:
-        assert self._folder is not None
-        refuse_occupied(self.path, self._force)
-        if not self.path.exists():
-            os.rename(self._folder, self.path)
-            self._folder = None
-        elif not _exchange(self._folder, self.path):
-            # Killed between these two, the old store is under a hidden name and the new one lost.
-            old = self._beside(".old")
-            os.rename(self.path, old)
-            os.rename(self._folder, self.path)
-            self._folder = old
-        _sync(self.path.parent)
-
-    def _beside(self, suffix: str) -> Path:
-        return Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=suffix, dir=self.path.parent))
-
-    @contextlib.contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"the store {self.path} cannot be written: {error}; nothing of it was kept. "
-                "Make room or choose another place"
-            ) from error
-
-
-def refuse_occupied(path: Path, force: bool = False) -> None:
-    """Raises StoreError unless `path` is absent, an empty folder, or, if `force`, a store."""
-    try:
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            return
-        is_store = (path / META_FILE).is_file()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be looked at: {error.strerror}; choose another place") from error
-    if not is_store:
-        raise StoreError(f"there is something at {path} already that is not a store; choose another place")
-    if not force:
-        raise StoreError(
-            f"there is a store at {path} already; choose another place, or replace it with --force"
-        )
+        self._folder.write(PROBLEMS_FILE, pa.Table.from_pylist(self._problems, schema=PROBLEMS))
+        counts = {"problems": len(self._problems), "branches": self._branches, "nodes": self._nodes}
+        self._folder.publish(self._meta | {"capabilities": sorted(self._capabilities), "counts": counts})
 
 
 def generator_version() -> str:
@@ -251,24 +174,3 @@ def generator_version() -> str:
         return f"autotts {version('autotts')}"
     except PackageNotFoundError:
         return "autotts"
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swaps two folders in one step; False where the system cannot."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, swap = -100, 2
-    return rename is not None and rename(here, os.fsencode(first), here, os.fsencode(second), swap) == 0
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,7 +11,7 @@ import pytest
 from checkout import ROOT
 from trees import CHAIN, write
 
-import env.store_writer
+import env.store_folder
 from env.nodes import Nodes
 from env.schema import StoreError
 from env.store import Store
@@ -84,7 +84,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         Path(file).write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(env.store_writer.pq, "write_table", full)
+    monkeypatch.setattr(env.store_folder.pq, "write_table", full)
     with pytest.raises(StoreError, match="No space left on device; nothing of it was kept"):
         write(tmp_path / "s")
     assert list(tmp_path.iterdir()) == []
@@ -121,13 +121,13 @@ KILLED = """
     from pathlib import Path
     sys.path.insert(0, {root!r})
     from env.nodes import Nodes
-    import env.store_writer as writer_module
+    from env import store_folder, store_writer
     from env.store_writer import StoreWriter
 
     steps = 0
     def trace(frame, event, argument):
         global steps
-        if frame.f_code.co_filename == writer_module.__file__:
+        if frame.f_code.co_filename in (store_folder.__file__, store_writer.__file__):
             steps += 1
             if steps == {steps}:
                 os.kill(os.getpid(), signal.SIGKILL)
