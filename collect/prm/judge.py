@@ -50,7 +50,7 @@ class Judge:
         UserError: there is no key, no server, no such model, or it does not answer as asked.
     """
 
-    context = None
+    context: int | None = None
     kind = JUDGE
 
     def __init__(
@@ -121,7 +121,7 @@ class Judge:
         from openai import APIStatusError, OpenAIError
 
         listed = "\n\n".join(f"Step {number}: {step}" for number, step in enumerate(steps, 1))
-        messages = [
+        messages: Any = [
             {"role": "system", "content": SYSTEM},
             {
                 "role": "user",
@@ -158,7 +158,7 @@ class Judge:
         return False
 
     def _failure(self, error: Exception) -> UserError:
-        status = getattr(error, "status_code", None)
+        status = getattr(error, "status_code", 0)
         said = (getattr(error, "message", "") or str(error)).replace(self._key, "[key]")
         what = {
             401: "the key was refused",

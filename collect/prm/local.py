@@ -7,9 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from collect.prm.registry import Tagged, find_kind
+from collect.engine import EngineError
+from collect.local import prepare
+from collect.prm.registry import Kind, Tagged, find_kind
 from collect.prm.scorer import KNOWN, Item
 from env.errors import UserError
+
+# As for sampling (`collect.local`): the CPU build's own block of 128 tokens is longer than many prefixes.
+_CPU_ARGUMENTS: dict[str, Any] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "block_size": 32,
+    "kv_cache_memory_bytes": 256 << 20,
+}
 
 
 class LocalScorer:
@@ -29,16 +39,13 @@ class LocalScorer:
         window: int | None,
         step_tag: str | None,
     ) -> None:
-        config = _config(model)
-        found = find_kind(model, config, kind)
-        # Before the engine, which takes its time: a tag that the tokenizer lacks needs no weights.
-        self._kind = found(model, config, _tokenizer(model, engine_args), step_tag)
-        self._kind.read(*KNOWN)
-        self.name, self.kind = model, found.name
+        self._kind, _ = load_kind(model, kind, engine_args, step_tag)
+        self.name, self.kind = model, self._kind.name
         self.steps = self.unscored = self.tokens = 0
-        self._llm = _engine(model, {**self._kind.engine_args(), **engine_args})
-        self.context: int = self._llm.model_config.max_model_len
-        self._limit = min(self.context, window or self.context)
+        self._llm: Any = _engine(model, {**self._kind.engine_args(), **engine_args})
+        context: int = self._llm.model_config.max_model_len
+        self.context: int | None = context
+        self._limit = min(context, window or context)
         try:
             self._check()
         except BaseException:
@@ -102,12 +109,19 @@ class LocalScorer:
             return []
         from vllm import PoolingParams
 
-        outputs = self._llm.encode(
-            [{"prompt_token_ids": ids} for ids in prompts],
-            PoolingParams(task="token_classify", skip_reading_prefix_cache=not cached),
-            pooling_task="token_classify",
-            use_tqdm=False,
-        )
+        parameters = PoolingParams(task="token_classify", skip_reading_prefix_cache=not cached)
+        try:
+            outputs = self._llm.encode(
+                [{"prompt_token_ids": ids} for ids in prompts],
+                parameters,
+                pooling_task="token_classify",
+                use_tqdm=False,
+            )
+        except Exception as error:
+            raise EngineError(
+                f"vLLM stopped: {_line(error)}; run the same command again, and if memory ran out add "
+                "--prm-engine-arg max_num_seqs=16 or --prm-window"
+            ) from error
         return [(output.outputs.data.float().numpy(), output.num_cached_tokens) for output in outputs]
 
     def _check(self) -> None:
@@ -139,52 +153,63 @@ def _distinct(paths: Iterable[tuple[Tagged, list[bytes]]]) -> list[tuple[Tagged,
     return kept + ordered[-1:]
 
 
-def _config(model: str) -> dict[str, Any]:
+def load_kind(
+    model: str, kind: str | None, engine_args: Mapping[str, Any], step_tag: str | None
+) -> tuple[Kind, int | None]:
+    """What can be known of a checkpoint without its weights: how to ask it, and its context in tokens.
+
+    Raises:
+        EngineError: vLLM is not installed.
+        UserError: there is no such model, it is no PRM, or it does not know its step tag.
+    """
     try:
-        from transformers import PretrainedConfig
-    except ImportError:
-        raise _missing() from None
+        prepare()
+        from transformers import AutoTokenizer, PretrainedConfig
+    except (EngineError, ImportError):
+        raise EngineError(
+            "PRM scores need vLLM: run `pip install 'autotts[gpu]'`, or 'autotts[cpu]' without a GPU"
+        ) from None
     try:
-        config: dict[str, Any] = PretrainedConfig.get_config_dict(model)[0]
+        config = PretrainedConfig.get_config_dict(model)[0]
+        if not config:
+            raise OSError("it has no config.json")
     except (OSError, ValueError) as error:
         raise UserError(f"there is no PRM {model}: {_line(error)}; check the name or the path") from error
-    return config
-
-
-def _tokenizer(model: str, engine_args: Mapping[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
+    found = find_kind(model, config, kind)
     try:
-        return AutoTokenizer.from_pretrained(
-            engine_args.get("tokenizer", model),
-            trust_remote_code=bool(engine_args.get("trust_remote_code")),
+        tokenizer = AutoTokenizer.from_pretrained(
+            engine_args.get("tokenizer", model), trust_remote_code=bool(engine_args.get("trust_remote_code"))
         )
     except (OSError, ValueError) as error:
         raise UserError(
             f"the PRM {model} has no tokenizer that can be read: {_line(error)}; put one into its folder"
         ) from error
+    bound = found(model, config, tokenizer, step_tag)
+    bound.read(*KNOWN)
+    return bound, engine_args.get("max_model_len", config.get("max_position_embeddings"))
 
 
 def _engine(model: str, engine_args: Mapping[str, Any]) -> Any:
+    on_cpu = prepare()
     try:
         from vllm import LLM
         from vllm.config import PoolerConfig
-    except ImportError:
-        raise _missing() from None
-    own = {
-        "runner": "pooling",
-        "pooler_config": PoolerConfig(task="token_classify", tok_pooling_type="ALL"),
-        "enable_prefix_caching": True,
-    }
-    try:
+
+        own: dict[str, Any] = {
+            "runner": "pooling",
+            "pooler_config": PoolerConfig(task="token_classify", tok_pooling_type="ALL"),
+            "enable_prefix_caching": True,
+            **(_CPU_ARGUMENTS if on_cpu else {}),
+        }
         return LLM(model, **(own | dict(engine_args)))
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(f"vLLM cannot load the PRM {model}: {_line(error)}; see --prm-engine-arg") from error
-
-
-def _missing() -> UserError:
-    return UserError("PRM scores need vLLM: `pip install 'autotts[gpu]'`, or 'autotts[cpu]' without a GPU")
+    # Files, memory, arguments: vLLM raises whatever comes.
+    except Exception as error:
+        raise EngineError(
+            f"vLLM cannot load the PRM {model}: {_line(error)}; check --prm and --prm-engine-arg"
+        ) from error
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
