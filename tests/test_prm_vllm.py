@@ -246,6 +246,19 @@ def test_a_checkpoint_says_how_it_is_asked_and_a_window_cuts(tmp_path) -> None:
     assert scores == [pytest.approx(expected, abs=1e-4), None, None]
 
 
+def test_closing_frees_the_memory(tmp_path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    token_classifier(tmp_path)
+    scorer = open_scorer(str(tmp_path), engine_args={**ENGINE, "kv_cache_memory_bytes": 256 << 20})
+    scorer.score([(QUESTION, STEPS)])
+    before = resident()
+    scorer.close()
+    assert resident() < before - (200 << 20)
+    scorer.close()
+
+
 def test_a_wrong_step_tag_is_refused(tmp_path) -> None:
     qwen_prm(tmp_path, specials=["<|im_start|>", "<|im_end|>"])
     with pytest.raises(UserError, match=r"no token '<extra_0>'.*--prm-step-tag"):

@@ -154,7 +154,8 @@ class MathShepherd(Kind):
         """All as one text, the tags found again by where their characters end."""
         text, ends = f"{question} ", []
         for step in steps:
-            text += f"{step} {self.tag}"
+            # Two spaces are one token to many tokenizers, and the tag behind them another than it was.
+            text += f"{step.rstrip()} {self.tag}"
             ends.append(len(text))
             text += "\n"
         encoded = self.tokenizer(text[:-1], return_offsets_mapping=True, verbose=False)
