@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from collect.engine import Engine
 from collect.folder import COLUMNS, WorkFolder, as_stored
 from collect.plan import Plan
 from collect.prm.paths import find_paths
-from collect.prm.scorer import Scorer
+from collect.prm.scorer import Scorer, check_context
 from collect.problems import Problem
 from collect.sampler import Sampler
 from collect.tokens import Tokens
@@ -26,10 +28,11 @@ from env.store_writer import StoreWriter, refuse_occupied
 from env.tasks import load_task
 
 OpenEngine = Callable[[int], Engine]
-Progress = Callable[[int, int], None]
+# Told what is done, how many of it are, and how many there are to do.
+Progress = Callable[[str, int, int], None]
 
 
-def silent(done: int, total: int) -> None:
+def silent(what: str, done: int, total: int) -> None:
     """Reports nothing."""
 
 
@@ -42,12 +45,14 @@ class Scoring:
         recipe: what decides its scores.
         separator: what ends a step.
         name: of the model.
+        window: how much of a path it is to score, in tokens; None = all.
     """
 
     open: Callable[[], Scorer]
     recipe: Mapping[str, Any]
     separator: str
     name: str
+    window: int | None = None
 
 
 class Collection:
@@ -110,6 +115,23 @@ class Collection:
                 self.store(progress)
         self.folder.remove()
 
+    def check_scoring(self, expected_tokens: int) -> None:
+        """Loads the PRM before the long work and not only after it, unless the samples are there already.
+
+        Args:
+            expected_tokens: of a path.
+
+        Raises:
+            UserError: it is no PRM, or reads fewer tokens and the user did not say what to do then.
+        """
+        if self._scoring is None or not any(self.missing(arm) for arm in range(len(self.plan.arms))):
+            return
+        scorer = self._scoring.open()
+        try:
+            check_context(scorer.context, expected_tokens, self._scoring.window)
+        finally:
+            scorer.close()
+
     def sample(self, open_engine: OpenEngine, progress: Progress = silent) -> None:
         """Samples every group that is not there yet, arm after arm."""
         for arm in range(len(self.plan.arms)):
@@ -134,13 +156,13 @@ class Collection:
         group_of = {number: group for group in groups for number in self.groups[group]}
         finished: dict[int, dict[int, Nodes]] = {group: {} for group in groups}
         works = ((number, sampler.work(self.problems[number])) for number in numbers)
-        progress(0, len(numbers))
+        progress("problems sampled", 0, len(numbers))
         for done, (number, tree) in enumerate(work_through(engine, works, self.tally), 1):
             group = group_of[number]
             finished[group][number] = tree.rows(sampler.tokens, self.plan.drawing.window)
             if len(finished[group]) == len(self.groups[group]):
                 self.folder.write_samples(arm, group, sorted(finished.pop(group).items(), key=_first))
-            progress(done, len(numbers))
+            progress("problems sampled", done, len(numbers))
 
     def score(self, scoring: Scoring, progress: Progress = silent) -> None:
         """Scores every group that is not scored yet, all arms together."""
@@ -151,11 +173,13 @@ class Collection:
         scorer = scoring.open()
         try:
             for done, group in enumerate(missing):
-                progress(done, len(missing))
+                progress("groups scored", done, len(missing))
                 problems = self._samples(group)
                 paths = [
                     find_paths(
-                        list(nodes.parent), [text or "" for text in nodes.text or ()], scoring.separator
+                        np.asarray(nodes.parent).tolist(),
+                        [text or "" for text in nodes.text or ()],
+                        scoring.separator,
                     )
                     for _, nodes in problems
                 ]
@@ -168,6 +192,7 @@ class Collection:
                 found = [path.to_nodes([next(scores) for _ in path.steps]) for path in paths]
                 numbers = [number for number, _ in problems]
                 self.folder.write_scores(group, list(zip(numbers, found, strict=True)))
+            progress("groups scored", len(missing), len(missing))
         finally:
             scorer.close()
 
@@ -192,7 +217,7 @@ class Collection:
             },
             provenance=provenance,
             arms=[self._about(number) for number in range(len(plan.arms))],
-            prm=scoring and scoring.name,
+            prm=scoring.name if scoring else None,
             force=self._force,
         ) as writer:
             for group in range(len(self.groups)):
@@ -204,7 +229,7 @@ class Collection:
                 for (number, nodes), prm in zip(problems, scores, strict=True):
                     problem = self.problems[number]
                     writer.add_problem(problem.question, problem.gold, replace(nodes, prm=prm))
-                progress(group + 1, len(self.groups))
+                progress("groups stored", group + 1, len(self.groups))
 
     def _samples(self, group: int) -> list[tuple[int, Nodes]]:
         """The problems of a group with the nodes of all arms."""
@@ -249,7 +274,7 @@ class Collection:
         except StoreError:
             return False
         scores = as_stored(self._scoring.recipe) if self._scoring else None
-        return provenance.get("recipe") == self.folder.recipe and provenance.get("prm") == scores
+        return bool(provenance.get("recipe") == self.folder.recipe and provenance.get("prm") == scores)
 
 
 def join(arms: Sequence[Nodes]) -> Nodes:

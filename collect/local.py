@@ -20,7 +20,7 @@ _CPU_SETTINGS = {
     "TORCH_COMPILE_DISABLE": "1",
 }
 # The default block of 128 tokens means that short prefixes never hit the cache.
-_CPU_ARGUMENTS: dict[str, Any] = {
+CPU_ARGUMENTS: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,
     "block_size": 32,
@@ -74,7 +74,7 @@ class LocalEngine:
             "seed": 0,
             "use_tqdm_on_load": False,
             "max_logprobs": max(20, top_logprobs),
-            **(_CPU_ARGUMENTS if on_cpu else {}),
+            **(CPU_ARGUMENTS if on_cpu else {}),
             **(arguments or {}),
         }
         try:
@@ -99,7 +99,7 @@ class LocalEngine:
         for ticket, request in zip(tickets, requests, strict=True):
             try:
                 self._engine.add_request(
-                    str(ticket), {"prompt_token_ids": list(request.prompt)}, _parameters(request)
+                    str(ticket), {"prompt_token_ids": list(request.prompt)}, parameters(request)
                 )
             except ValueError as error:
                 raise EngineError(f"vLLM refuses a request: {_reason(error)}") from error
@@ -138,7 +138,8 @@ class LocalEngine:
             torch.cuda.empty_cache()
 
 
-def _parameters(request: Request) -> Any:
+def parameters(request: Request) -> Any:
+    """What vLLM calls SamplingParams."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

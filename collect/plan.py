@@ -107,7 +107,7 @@ class Plan:
         """What samples an arm. Raises UserError if the model cannot be asked like this."""
         prompting = self.arms[arm].prompting
         prompter = Prompter(tokens, prompting)
-        prober = self.probing and Prober(tokens, prompter.close_text, self.probing, task)
+        prober = None if self.probing is None else Prober(tokens, prompter.close_text, self.probing, task)
         return Sampler(arm, tokens, prompter, self._cutter(tokens), prober, task, self.shape, self.drawing)
 
     def segment_rule(self, tokens: Tokens) -> str:

@@ -15,15 +15,11 @@ from collect.tokens import Tokens
 
 
 class Cutter(Protocol):
-    """A rule for segments.
+    """A rule for segments."""
 
-    Attributes:
-        words: the rule in words, for the store.
-        tokens: tokens between two cuts where that is fixed, else None.
-    """
-
-    words: str
-    tokens: int | None
+    @property
+    def words(self) -> str:
+        """The rule in words, for the store."""
 
     def cuts(self, ids: Sequence[int]) -> list[int]:
         """How many tokens come before each cut, ascending; the branch's end may or may not be among them."""
@@ -54,8 +50,6 @@ class EverySteps:
         steps: in a segment.
         separator: the text between two steps.
     """
-
-    tokens = None
 
     def __init__(self, tokenizer: Tokens, steps: int, separator: str) -> None:
         self._tokenizer, self._steps, self._separator = tokenizer, steps, separator

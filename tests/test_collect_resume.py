@@ -9,9 +9,6 @@ import sys
 import time
 
 import pytest
-
-pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vLLM")
-
 from checkout import ROOT
 from collecting import Borrowed, collect, contents, make_plan, problems, write_problems
 from vllm_models import shared_model

@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-
-pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vLLM")
-
 from collecting import grow, make_plan, make_sampler, problems
 from vllm_models import shared_engine, shared_model
 

