@@ -20,7 +20,10 @@ ATTEMPTS = 4
 PAUSE = 1.0
 # At a server; more would only wait there.
 IN_FLIGHT = 256
+# The first vLLM that returns token ids.
 OLDEST = "0.10.2"
+# How a server writes a log probability of minus infinity, which JSON does not have.
+ABSENT = -9999.0
 
 
 class BadReply(Exception):
@@ -34,7 +37,7 @@ def open_servers(
     in_flight: int = IN_FLIGHT,
     seconds: float = SECONDS,
 ) -> SpreadEngine:
-    """An engine of all servers that have a model (see `collect.endpoint.survey`), each tried before it is used.
+    """An engine of all servers that have a model (`collect.endpoint.survey`), each tried before it is used.
 
     Args:
         model: its name.
@@ -94,12 +97,13 @@ class ServerPlace:
         Raises:
             EngineError: it does not.
         """
+        # Of three tokens the last has a probability, unless it is told after top-k.
         top = max(3, top_logprobs)
         sampling = Sampling(temperature=1.0, top_k=2)
         # Whatever comes is not a stop token, so the sample ends for its length.
         sample = self._wait(self._sample(Request([0], 1, 0, sampling, (), top)))
         assert sample.confidence is not None
-        if not np.isfinite(sample.confidence).all() or sample.confidence.max() > -_ABSENT / top / 2:
+        if sample.confidence.max() > -ABSENT / top / 2:
             raise EngineError(
                 f"the server {self._served.url} reports log probabilities after top-k and temperature; start "
                 "it without --logprobs-mode"
@@ -161,7 +165,7 @@ class ServerPlace:
 
 
 def _asked(request: Request) -> dict[str, Any]:
-    """A request as `/v1/completions` takes it: every field, so that nothing is left to a server's defaults."""
+    """A request as `/v1/completions` takes it: every field, nothing left to a server's defaults."""
     sampling = request.sampling
     return {
         "prompt": list(request.prompt),
@@ -187,10 +191,6 @@ def _asked(request: Request) -> dict[str, Any]:
             "return_tokens_as_token_ids": True,
         },
     }
-
-
-# How a server writes a log probability of minus infinity, which JSON does not have.
-_ABSENT = -9999.0
 
 
 def read(reply: Any, request: Request, url: str) -> Sample:
@@ -239,7 +239,7 @@ def read(reply: Any, request: Request, url: str) -> Sample:
 
 
 def _confidence(tops: Sequence[dict[str, float]], ids: Sequence[int], count: int) -> NDArray[np.float32]:
-    """Minus the mean of the likeliest at each position; beside them stands the sampled token if it is none."""
+    """Minus the mean of the likeliest at each position; the sampled token, if it is none, stands there too."""
     rows = []
     for top, token in zip(tops, ids, strict=True):
         values = [value for name, value in top.items() if len(top) <= count or name != f"token_id:{token}"]
@@ -247,4 +247,5 @@ def _confidence(tops: Sequence[dict[str, float]], ids: Sequence[int], count: int
             raise BadReply(f"{len(values)} log probabilities at a position where {count} were asked for")
         # In the order in which an engine has them, or the sum would round another way.
         rows.append(sorted(values, reverse=True))
-    return -np.array(rows, np.float32).mean(axis=1)
+    confidence: NDArray[np.float32] = -np.array(rows, np.float32).mean(axis=1)
+    return confidence

@@ -62,9 +62,9 @@ class SpreadEngine:
             self._load[place] += 1
             batches[place].append((self._tickets, request))
             self._tickets += 1
-        for place, batch in zip(self._places, batches, strict=True):
+        for each, batch in zip(self._places, batches, strict=True):
             if batch:
-                place.begin(batch, self._answers)
+                each.begin(batch, self._answers)
         return list(range(first, self._tickets))
 
     def finished(self) -> list[tuple[int, Sample]]:
@@ -92,8 +92,8 @@ class SpreadEngine:
 
     def _place(self, origin: Hashable) -> int:
         if (place := self._home.get(origin)) is None:
-            idle = [load / place.slots for load, place in zip(self._load, self._places, strict=True)]
-            place = idle.index(min(idle))
+            loads = [load / each.slots for load, each in zip(self._load, self._places, strict=True)]
+            place = loads.index(min(loads))
             if origin is not None:
                 self._home[origin] = place
         return place
