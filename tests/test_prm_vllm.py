@@ -108,13 +108,13 @@ def qwen_prm(folder: Path, specials=("<extra_0>", "<|im_start|>", "<|im_end|>"))
     return lambda ids: head(backbone(ids).last_hidden_state)[0]
 
 
-def token_classifier(folder: Path, **settings: str):
+def token_classifier(folder: Path, labels: int = 2, **settings: str):
     import torch
     from transformers import Qwen3Config, Qwen3ForTokenClassification
 
     vocabulary = byte_tokenizer(folder, [])
     torch.manual_seed(1)
-    config = Qwen3Config(vocab_size=vocabulary, num_labels=2, head_dim=32, **SIZE)
+    config = Qwen3Config(vocab_size=vocabulary, num_labels=labels, head_dim=32, **SIZE)
     model = Qwen3ForTokenClassification(config).eval()
     model.save_pretrained(folder)
     file = folder / "config.json"
@@ -282,6 +282,12 @@ def test_a_model_of_another_kind_is_refused(tmp_path) -> None:
         open_scorer(str(tmp_path), "magic", ENGINE)
     with pytest.raises(UserError, match="there is no PRM"):
         open_scorer(str(tmp_path / "nowhere"), engine_args=ENGINE)
+
+
+def test_a_classifier_of_other_things_is_refused(tmp_path) -> None:
+    token_classifier(tmp_path, labels=3)
+    with pytest.raises(UserError, match=r"no PRM of the kind token-classifier: .*\(\d+, 3\) where two prob"):
+        open_scorer(str(tmp_path), engine_args=ENGINE)
 
 
 def test_a_cache_too_small_for_all_paths_changes_no_score(scored) -> None:

@@ -122,7 +122,7 @@ class LocalScorer:
                 f"vLLM stopped: {_line(error)}; run the same command again, and if memory ran out add "
                 "--prm-engine-arg max_num_seqs=16 or --prm-window"
             ) from error
-        return [(output.outputs.data.float().numpy(), output.num_cached_tokens) for output in outputs]
+        return [(output.outputs.data.float().numpy(), output.num_cached_tokens or 0) for output in outputs]
 
     def _check(self) -> None:
         """Raises UserError unless the model gives two probabilities a token, which is what a PRM does."""
