@@ -18,6 +18,7 @@ from collect.prm.paths import find_paths
 from collect.prm.scorer import Scorer, check_context
 from collect.problems import Problem
 from collect.sampler import Sampler
+from collect.shards import Shard, sharded
 from collect.tokens import Tokens
 from collect.work import Tally, work_through
 from env.errors import UserError
@@ -25,7 +26,7 @@ from env.nodes import Nodes
 from env.schema import META_FILE, StoreError
 from env.store import Store
 from env.store_writer import StoreWriter, refuse_occupied
-from env.tasks import load_task
+from env.tasks import Task, load_task
 
 OpenEngine = Callable[[int], Engine]
 # Told what is done, how many of it are, and how many there are to do.
@@ -64,6 +65,7 @@ class Collection:
         out: the store to make.
         scoring: the PRM, if steps are to be scored.
         force: replace a store that is at `out`.
+        shard: collect only this part of it.
 
     Raises:
         StoreError: there is something at `out` that may not be replaced.
@@ -78,11 +80,13 @@ class Collection:
         out: Path,
         scoring: Scoring | None = None,
         force: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         self.plan, self.problems, self.out = plan, problems, out
-        self.recipe = plan.recipe(problems)
+        self.recipe = sharded(self.make_recipe(), shard)
         self.folder = WorkFolder(out, self.recipe)
         self.groups = plan.groups(len(problems))
+        self.own_groups = range(len(self.groups)) if shard is None else shard.groups(len(self.groups))
         self.tally = Tally()
         self._scoring, self._force = scoring, force
         self.complete = self._is_complete()
@@ -92,13 +96,21 @@ class Collection:
         task = load_task(plan.task)
         tokens = {arm.model: Tokens(arm.model, plan.engine_arguments) for arm in plan.arms}
         self.samplers = [
-            plan.sampler(number, tokens[arm.model], task) for number, arm in enumerate(plan.arms)
+            self.make_sampler(number, tokens[arm.model], task) for number, arm in enumerate(plan.arms)
         ]
         self.folder.open()
 
+    def make_recipe(self) -> dict[str, Any]:
+        """What decides the samples."""
+        return self.plan.recipe(self.problems)
+
+    def make_sampler(self, arm: int, tokens: Tokens, task: Task) -> Sampler:
+        """What samples an arm. Raises UserError if the model cannot be asked as the plan says."""
+        return self.plan.sampler(arm, tokens, task)
+
     def missing(self, arm: int) -> list[int]:
         """The groups that an arm has not sampled."""
-        return [group for group in range(len(self.groups)) if not self.folder.samples(arm, group).exists()]
+        return [group for group in self.own_groups if not self.folder.samples(arm, group).exists()]
 
     def run(self, open_engine: OpenEngine, progress: Progress = silent) -> None:
         """Does whatever is left to do; `open_engine` loads the model of an arm.
@@ -151,7 +163,7 @@ class Collection:
             UserError: prompt and branch would not fit the model's context.
         """
         sampler = self.samplers[arm]
-        self._check_context(sampler, engine)
+        self.check_context(sampler, engine)
         numbers = [number for group in groups for number in self.groups[group]]
         group_of = {number: group for group in groups for number in self.groups[group]}
         finished: dict[int, dict[int, Nodes]] = {group: {} for group in groups}
@@ -167,7 +179,7 @@ class Collection:
     def score(self, scoring: Scoring, progress: Progress = silent) -> None:
         """Scores every group that is not scored yet, all arms together."""
         self.folder.open_scores(scoring.recipe)
-        missing = [group for group in range(len(self.groups)) if not self.folder.scores(group).exists()]
+        missing = [group for group in self.own_groups if not self.folder.scores(group).exists()]
         if not missing:
             return
         scorer = scoring.open()
@@ -198,38 +210,44 @@ class Collection:
 
     def store(self, progress: Progress = silent) -> None:
         """Makes the store of all groups."""
-        plan, scoring = self.plan, self._scoring
-        provenance = {"format": "collect", "recipe": self.folder.recipe}
-        if scoring is not None:
-            provenance["prm"] = as_stored(scoring.recipe)
-        drawing = plan.drawing
-        with StoreWriter(
-            self.out,
-            model=plan.arms[0].model,
-            dataset=plan.dataset,
-            task=plan.task,
-            segment_tokens=plan.segments.tokens,
-            segment_rule=plan.segment_rule(self.samplers[0].tokens),
-            sampling={
-                **self.folder.recipe["drawing"]["sampling"],
-                "max_tokens": drawing.max_tokens,
-                "seed": drawing.seed,
-            },
-            provenance=provenance,
-            arms=[self._about(number) for number in range(len(plan.arms))],
-            prm=scoring.name if scoring else None,
-            force=self._force,
-        ) as writer:
-            for group in range(len(self.groups)):
+        scoring = self._scoring
+        with StoreWriter(self.out, **self.describe(), force=self._force) as writer:
+            for done, group in enumerate(self.own_groups, 1):
                 problems = self._samples(group)
                 writer.expect(
                     answer for _, nodes in problems for answer in nodes.answer if answer is not None
                 )
                 scores = self.folder.read_scores(group) if scoring else [None] * len(problems)
                 for (number, nodes), prm in zip(problems, scores, strict=True):
-                    problem = self.problems[number]
-                    writer.add_problem(problem.question, problem.gold, replace(nodes, prm=prm))
-                progress("groups stored", group + 1, len(self.groups))
+                    self.add(writer, number, replace(nodes, prm=prm))
+                progress("groups stored", done, len(self.own_groups))
+
+    def describe(self) -> dict[str, Any]:
+        """What the store says of itself, as `StoreWriter` takes it."""
+        plan, scoring, drawing = self.plan, self._scoring, self.plan.drawing
+        provenance = {"format": "collect", "recipe": self.folder.recipe}
+        if scoring is not None:
+            provenance["prm"] = as_stored(scoring.recipe)
+        return {
+            "model": plan.arms[0].model,
+            "dataset": plan.dataset,
+            "task": plan.task,
+            "segment_tokens": plan.segments.tokens,
+            "segment_rule": plan.segment_rule(self.samplers[0].tokens),
+            "sampling": {
+                **self.folder.recipe["drawing"]["sampling"],
+                "max_tokens": drawing.max_tokens,
+                "seed": drawing.seed,
+            },
+            "provenance": provenance,
+            "arms": [self._about(number) for number in range(len(plan.arms))],
+            "prm": scoring.name if scoring else None,
+        }
+
+    def add(self, writer: StoreWriter, number: int, nodes: Nodes) -> None:
+        """Puts a problem into the store."""
+        problem = self.problems[number]
+        writer.add_problem(problem.question, problem.gold, nodes)
 
     def _samples(self, group: int) -> list[tuple[int, Nodes]]:
         """The problems of a group with the nodes of all arms."""
@@ -253,7 +271,8 @@ class Collection:
             }
         return about
 
-    def _check_context(self, sampler: Sampler, engine: Engine) -> None:
+    def check_context(self, sampler: Sampler, engine: Engine) -> None:
+        """Raises UserError if prompt, branch and probe could be more than a model can read."""
         longest = max(len(sampler.prompter.encode(problem.question).ids) for problem in self.problems)
         probe = sampler.prober.most_tokens if sampler.prober else 0
         most = self.plan.drawing.max_tokens
