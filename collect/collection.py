@@ -163,7 +163,7 @@ class Collection:
             UserError: prompt and branch would not fit the model's context.
         """
         sampler = self.samplers[arm]
-        self.check_context(sampler, engine)
+        self.check_room(sampler, engine)
         numbers = [number for group in groups for number in self.groups[group]]
         group_of = {number: group for group in groups for number in self.groups[group]}
         finished: dict[int, dict[int, Nodes]] = {group: {} for group in groups}
@@ -271,7 +271,7 @@ class Collection:
             }
         return about
 
-    def check_context(self, sampler: Sampler, engine: Engine) -> None:
+    def check_room(self, sampler: Sampler, engine: Engine) -> None:
         """Raises UserError if prompt, branch and probe could be more than a model can read."""
         longest = max(len(sampler.prompter.encode(problem.question).ids) for problem in self.problems)
         probe = sampler.prober.most_tokens if sampler.prober else 0

@@ -82,6 +82,7 @@ class Request:
             (`Sample.confidence`); 0 = not at all.
         origin: what it was asked for. Requests of one origin share prefixes, so an engine with several prefix
             caches keeps them together; None = they share none.
+        read_prompt: whether the log probabilities of the prompt's own tokens are wanted too.
     """
 
     prompt: Sequence[int]
@@ -91,6 +92,7 @@ class Request:
     stop_token_ids: tuple[int, ...]
     top_logprobs: int = 0
     origin: Hashable = None
+    read_prompt: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,9 @@ class Sample:
             token confidence of DeepConf (Fu et al. 2025, arXiv:2508.15260, eq. 2); None where not asked.
         finish: "stop" or "length".
         cached_tokens: prompt tokens that the engine took from its prefix cache.
+        prompt_logprobs: float32[P], the same for each token of the prompt, NaN for the first; None where not
+            asked.
+        prompt_confidence: float32[P], likewise.
     """
 
     token_ids: list[int]
@@ -111,6 +116,8 @@ class Sample:
     confidence: NDArray[np.float32] | None
     finish: Literal["stop", "length"]
     cached_tokens: int
+    prompt_logprobs: NDArray[np.float32] | None = None
+    prompt_confidence: NDArray[np.float32] | None = None
 
 
 class Engine(Protocol):

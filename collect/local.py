@@ -9,8 +9,11 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from collect.engine import EngineError, Request, Sample
+
+Floats = NDArray[np.float32]
 
 # The CPU build in one process and one thread; measured: two OpenMP threads under load are ten times slower.
 _CPU_SETTINGS = {
@@ -159,6 +162,7 @@ def parameters(request: Request) -> Any:
         # What ends a sample is what the request says, no token that a model's files add to it.
         ignore_eos=True,
         logprobs=request.top_logprobs,
+        prompt_logprobs=request.top_logprobs if request.read_prompt else None,
         # Lists of numbers; an object a token would take longer to make than a small model takes to sample.
         flat_logprobs=True,
         detokenize=False,
@@ -172,20 +176,34 @@ def _ticket(output: Any) -> int:
 
 def _sample(output: Any) -> Sample:
     (completion,) = output.outputs
-    ids = list(completion.token_ids)
-    flat = completion.logprobs
-    starts = np.array(flat.start_indices, np.intp)
-    width = flat.end_indices[0] - flat.start_indices[0] if ids else 1
-    values = np.array(flat.logprobs, np.float32)
-    # Of each position: the sampled token first, then the likeliest in order.
-    top = values[starts[:, None] + np.arange(1, width)] if width > 1 else None
+    logprobs, confidence = _values(completion.logprobs)
+    prompt, prompt_confidence = None, None
+    if output.prompt_logprobs is not None:
+        # Nothing comes before the first token, so vLLM has no values for it.
+        prompt, prompt_confidence = (_after_first(each) for each in _values(output.prompt_logprobs, first=1))
     return Sample(
-        ids,
-        values[starts],
-        None if top is None else -top.mean(axis=1),
+        list(completion.token_ids),
+        logprobs,
+        confidence,
         "length" if completion.finish_reason == "length" else "stop",
         output.num_cached_tokens or 0,
+        prompt,
+        prompt_confidence,
     )
+
+
+def _values(flat: Any, first: int = 0) -> tuple[Floats, Floats | None]:
+    """Log probability and confidence of each token from the `first` on."""
+    starts = np.array(flat.start_indices[first:], np.intp)
+    width = flat.end_indices[first] - flat.start_indices[first] if len(starts) else 1
+    values = np.array(flat.logprobs, np.float32)
+    # Of each position: the token itself first, then the likeliest in order.
+    top = values[starts[:, None] + np.arange(1, width)] if width > 1 else None
+    return values[starts], None if top is None else -top.mean(axis=1)
+
+
+def _after_first(values: Floats | None) -> Floats | None:
+    return None if values is None else np.concatenate([[np.float32(np.nan)], values])
 
 
 def _is_cpu_build() -> bool:

@@ -130,20 +130,7 @@ class Sampler:
             if node.end != END_NONE:
                 text = final_answer_text(self.tokens, self.prompter, tree.prompt, tree.prefix(node))
                 node.answer = extract(self.task, text)
-        if self.prober is None:
-            return
-        # In the order of a walk through the tree, so that prefixes which share most come together.
-        nodes = [node for node in tree.nodes if node.end == END_NONE and not node.probed]
-        nodes.sort(key=lambda node: (tree.branches[node.branch].path, node.last))
-        prefixes = []
-        for node in nodes:
-            ids = tree.branches[node.branch].ids
-            prefix = Spliced((tree.prompt.ids, len(tree.prompt.ids)), (ids, node.last))
-            # There are no cuts after the thinking: it can only be that it has not begun.
-            prefixes.append(Prefix(prefix, self.prompter.is_thinking(tree.prompt, ids[: node.last])))
-        probes = yield from self.prober.ask(prefixes)
-        for node, probe in zip(nodes, probes, strict=True):
-            node.answer, node.probed, node.probe_tokens = probe.answer, True, probe.tokens
+        yield from ask(self.prober, self.prompter, tree, tree.nodes)
 
     def _forks(self, tree: Tree, depth: int, width: int) -> list[tuple[tuple[int, ...], int, int]]:
         """The forks of a depth, as `branches` takes them."""
@@ -158,6 +145,24 @@ class Sampler:
             for number, node in places[:most]
             for child in range(1, width)
         ]
+
+
+def ask(prober: Prober | None, prompter: Prompter, tree: Tree, nodes: Sequence[Node]) -> Asking:
+    """Probes those of a tree's nodes that have not ended or been."""
+    if prober is None:
+        return
+    # In the order of a walk through the tree, so that prefixes which share most come together.
+    nodes = [node for node in nodes if node.end == END_NONE and not node.probed]
+    nodes.sort(key=lambda node: (tree.branches[node.branch].path, node.last))
+    prefixes = []
+    for node in nodes:
+        ids = tree.branches[node.branch].ids
+        prefix = Spliced((tree.prompt.ids, len(tree.prompt.ids)), (ids, node.last))
+        # There are no cuts after the thinking: it can only be that it has not begun.
+        prefixes.append(Prefix(prefix, prompter.is_thinking(tree.prompt, ids[: node.last])))
+    probes = yield from prober.ask(prefixes)
+    for node, probe in zip(nodes, probes, strict=True):
+        node.answer, node.probed, node.probe_tokens = probe.answer, True, probe.tokens
 
 
 def places_within(max_nodes: int, nodes: Sequence[Node], depth: int, width: int) -> int:
