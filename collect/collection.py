@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from collect.engine import Engine
 from collect.folder import COLUMNS, WorkFolder, as_stored
 from collect.plan import Plan
-from collect.prm.paths import find_paths
 from collect.prm.scorer import Scorer, check_context
+from collect.prm.trees import score_trees
 from collect.problems import Problem
 from collect.sampler import Sampler
 from collect.shards import Shard, sharded
@@ -187,21 +185,8 @@ class Collection:
             for done, group in enumerate(missing):
                 progress("groups scored", done, len(missing))
                 problems = self._samples(group)
-                paths = [
-                    find_paths(
-                        np.asarray(nodes.parent).tolist(),
-                        [text or "" for text in nodes.text or ()],
-                        scoring.separator,
-                    )
-                    for _, nodes in problems
-                ]
-                items = [
-                    (self.problems[number].question, steps)
-                    for (number, _), found in zip(problems, paths, strict=True)
-                    for steps in found.steps
-                ]
-                scores = iter(scorer.score(items))
-                found = [path.to_nodes([next(scores) for _ in path.steps]) for path in paths]
+                trees = [(self.problems[number].question, nodes) for number, nodes in problems]
+                found = score_trees(scorer, trees, scoring.separator)
                 numbers = [number for number, _ in problems]
                 self.folder.write_scores(group, list(zip(numbers, found, strict=True)))
             progress("groups scored", len(missing), len(missing))

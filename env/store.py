@@ -35,11 +35,15 @@ class Store:
     Attributes:
         path: where it is, as given: a local folder or any pyarrow filesystem URI.
         meta: what store.json says.
+        sha256: of store.json, as hex; it has the checksums of all other files, so it names the contents.
     """
 
-    def __init__(self, path: str, meta: dict[str, Any], files: pafs.FileSystem, root: str) -> None:
+    def __init__(
+        self, path: str, meta: dict[str, Any], files: pafs.FileSystem, root: str, sha256: str
+    ) -> None:
         self.path = path
         self.meta = meta
+        self.sha256 = sha256
         self._filesystem = files
         self._root = root
 
@@ -57,7 +61,7 @@ class Store:
                 text = stream.read()
         except (OSError, pa.ArrowInvalid) as error:
             raise StoreError(_why_not(name, error)) from error
-        return cls(name, _parse_meta(name, text), files, root)
+        return cls(name, _parse_meta(name, text), files, root, hashlib.sha256(text).hexdigest())
 
     @property
     def model(self) -> str:
