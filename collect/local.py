@@ -15,9 +15,13 @@ from collect.engine import EngineError, Request, Sample
 
 Floats = NDArray[np.float32]
 
-# The CPU build in one process and one thread; measured: two OpenMP threads under load are ten times slower.
-_CPU_SETTINGS = {
+_SETTINGS = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    # A process of its own for the model would outlive us if we are killed, and keep the card for itself.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
+# The CPU build in one thread; measured: two OpenMP threads under load are ten times slower.
+_CPU_SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_CI_ENV": "1",
     "TORCH_COMPILE_DISABLE": "1",
@@ -42,7 +46,7 @@ def prepare() -> bool:
         EngineError: there is no vLLM.
     """
     on_cpu = _is_cpu_build()
-    settings = {"VLLM_LOGGING_LEVEL": "ERROR"} | (_CPU_SETTINGS if on_cpu else {})
+    settings = _SETTINGS | (_CPU_SETTINGS if on_cpu else {})
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     return on_cpu
