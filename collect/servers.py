@@ -239,7 +239,7 @@ def read(reply: Any, request: Request, url: str) -> Sample:
 
 
 def _confidence(tops: Sequence[dict[str, float]], ids: Sequence[int], count: int) -> NDArray[np.float32]:
-    """Minus the mean of the likeliest at each position; the sampled token, if it is none, stands there too."""
+    """Minus the mean of the likeliest at each position, among which the sampled token need not be."""
     rows = []
     for top, token in zip(tops, ids, strict=True):
         values = [value for name, value in top.items() if len(top) <= count or name != f"token_id:{token}"]

@@ -27,7 +27,8 @@ class Tokens:
             from transformers import AutoTokenizer, GenerationConfig
         except ImportError:
             raise UserError(
-                "collecting needs vLLM: run `pip install 'autotts[gpu]'`, or `autotts[cpu]` without a GPU"
+                "collecting needs vLLM: run `pip install 'autotts[gpu]'`, or `autotts[cpu]` without a GPU; "
+                "where servers do all the work, `pip install transformers` is enough"
             ) from None
         given = dict(arguments or {})
         revision = given.get("revision")

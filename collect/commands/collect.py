@@ -15,11 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from collect.commands import where
 from env.commands.options import natural, positive, setting
 from env.rooms import Rooms
 
 if TYPE_CHECKING:
     from collect.collection import Scoring
+    from collect.commands.where import Where
     from collect.plan import Arm, Plan
     from collect.prompts import Prompting
 
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop there")
     _add_problems(parser.add_argument_group("problems"))
     _add_model(parser.add_argument_group("model"))
+    where.add_arguments(parser.add_argument_group("where it runs"))
     _add_tree(parser.add_argument_group("trees"))
     _add_sampling(parser.add_argument_group("sampling, all of it sent and recorded"))
     _add_prm(parser.add_argument_group("process reward model"))
@@ -44,18 +47,19 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     """
     from collect.local import prepare
 
+    places = where.Where(args)
     # Before anything imports torch, which reads the number of threads once.
-    on_cpu = prepare()
+    on_cpu = places.needs_vllm() and prepare()
     from collect.collection import Collection
     from collect.commands.progress import Display
-    from collect.local import LocalEngine
     from collect.preflight import forecast
     from collect.problems import load_problems
     from env.tasks import load_task
 
-    plan = plan_of(args)
+    plan = places.locate(plan_of(args))
     problems = load_problems(plan.source, load_task(plan.task))
-    collection = Collection(plan, problems, args.out, scoring_of(args, on_cpu), args.force)
+    scoring = scoring_of(args, on_cpu, places)
+    collection = Collection(plan, problems, args.out, scoring, args.force, places.shard)
     if collection.complete:
         print(f"{args.out} is complete: there is nothing left to collect")
     else:
@@ -65,10 +69,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
             return 0
         collection.check_scoring(round(expected.branch_tokens))
     with Display(collection.tally) as display:
-        collection.run(
-            lambda arm: LocalEngine(plan.arms[arm].model, plan.drawing.top_logprobs, plan.engine_arguments),
-            display.report,
-        )
+        collection.run(lambda arm: places.open_engine(plan, arm), display.report)
     _report(args.out)
     return 0
 
@@ -129,7 +130,7 @@ def _arm(model: str, prompting: "Prompting", changes: dict[str, Any]) -> "Arm":
     return Arm(model, replace(prompting, **texts, arguments=arguments))
 
 
-def scoring_of(args: argparse.Namespace, on_cpu: bool) -> "Scoring | None":
+def scoring_of(args: argparse.Namespace, on_cpu: bool, places: "Where") -> "Scoring | None":
     """The PRM that the options ask for."""
     if args.prm is None:
         return None
@@ -137,14 +138,13 @@ def scoring_of(args: argparse.Namespace, on_cpu: bool) -> "Scoring | None":
     from collect.local import CPU_ARGUMENTS
     from collect.plan import FREE_ARGUMENTS
     from collect.prm.registry import JUDGE
-    from collect.prm.scorer import open_scorer
 
     options = {"kind": args.prm_kind, "window": args.prm_window, "step_tag": args.prm_step_tag}
     given = dict(args.prm_engine_arg)
     arguments = (CPU_ARGUMENTS if on_cpu and args.prm_kind != JUDGE else {}) | given
     kept = {name: value for name, value in sorted(given.items()) if name not in FREE_ARGUMENTS}
     return Scoring(
-        lambda: open_scorer(args.prm, engine_args=arguments, **options),
+        lambda: places.open_scorer(args.prm, options, arguments),
         {"model": args.prm, **options, "separator": args.separator, "engine_args": kept},
         args.separator,
         args.prm,

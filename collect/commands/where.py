@@ -1,0 +1,129 @@
+"""Where a collection runs, as options: in this process, or at servers; all of it, or one shard."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from env.commands.options import positive
+from env.errors import UserError
+
+if TYPE_CHECKING:
+    from collect.endpoint import Served
+    from collect.engine import Engine
+    from collect.plan import Plan
+    from collect.prm.scorer import Scorer
+
+# What is done here even if servers sample: everything else is theirs, set when they are started.
+_TOKENIZING = ("revision", "tokenizer", "tokenizer_revision", "trust_remote_code")
+
+
+def add_arguments(group: Any) -> None:
+    """Declare the options."""
+    group.add_argument(
+        "--server",
+        type=_addresses,
+        action="extend",
+        default=[],
+        metavar="URL,...",
+        help="sample at running vLLM servers, such as http://node1:8000 (started with `vllm serve MODEL "
+        "--generation-config vllm --enable-prompt-tokens-details`; a key is read from VLLM_API_KEY); may be "
+        "repeated; default: vLLM in this process",
+    )
+    group.add_argument(
+        "--server-requests",
+        type=positive,
+        default=256,
+        metavar="N",
+        help="under way at a time, at each server; default: 256",
+    )
+    group.add_argument(
+        "--server-timeout",
+        type=positive,
+        default=3600,
+        metavar="SECONDS",
+        help="until a request is tried again; default: 3600",
+    )
+    group.add_argument(
+        "--prm-server", type=_addresses, action="extend", default=[], metavar="URL,...", help="of --prm"
+    )
+    group.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="do every N-th group of problems, from the I-th on, with STORE a part of its own; I counts from "
+        "1; `autotts merge` puts the parts together",
+    )
+
+
+class Where:
+    """What the options say.
+
+    Attributes:
+        shard: the part to do, None = everything.
+
+    Raises:
+        UserError: they contradict each other.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from collect.shards import Shard
+
+        self.shard = Shard.parse(args.shard) if args.shard else None
+        self._args = args
+        self._served: dict[str, list[Served]] = {}
+        if args.prm_server and not args.prm:
+            raise UserError("--prm-server needs --prm: the model that it serves")
+        if args.server:
+            theirs = sorted(name for name, _ in args.engine_arg if name not in _TOKENIZING)
+            if theirs:
+                raise UserError(
+                    f"--engine-arg {theirs[0]} says nothing to a server that is running: start the server "
+                    "with it instead"
+                )
+
+    def needs_vllm(self) -> bool:
+        """Whether a model is loaded on this machine."""
+        from collect.prm.registry import JUDGE
+
+        scores_here = self._args.prm and not self._args.prm_server and self._args.prm_kind != JUDGE
+        return bool(scores_here or not self._args.server)
+
+    def locate(self, plan: "Plan") -> "Plan":
+        """Looks at the servers; the plan with the versions of what samples. Raises UserError."""
+        if not self._args.server:
+            return plan
+        from collect.endpoint import survey
+        from collect.plan import versions
+
+        self._served = survey(self._args.server, list(dict.fromkeys(arm.model for arm in plan.arms)))
+        found = {each.version or "unknown" for servers in self._served.values() for each in servers}
+        own = {name: number for name, number in versions().items() if name == "transformers"}
+        return replace(plan, versions={"vllm": ", ".join(sorted(found))} | own)
+
+    def open_engine(self, plan: "Plan", arm: int) -> "Engine":
+        """The model of an arm. Raises EngineError."""
+        model, top = plan.arms[arm].model, plan.drawing.top_logprobs
+        if self._args.server:
+            from collect.servers import open_servers
+
+            args = self._args
+            return open_servers(model, self._served[model], top, args.server_requests, args.server_timeout)
+        from collect.local import LocalEngine
+
+        return LocalEngine(model, top, plan.engine_arguments)
+
+    def open_scorer(self, model: str, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> "Scorer":
+        """The PRM; `options` and `arguments` as in `collect.prm.scorer.open_scorer`. Raises UserError."""
+        if self._args.prm_server:
+            from collect.prm.remote import ServerScorer
+
+            return ServerScorer(
+                model, self._args.prm_server, **options, seconds=float(self._args.server_timeout)
+            )
+        from collect.prm.scorer import open_scorer
+
+        return open_scorer(model, engine_args=arguments, **options)
+
+
+def _addresses(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
