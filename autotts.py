@@ -47,6 +47,7 @@ __all__ = [*API, "UserError", "controllers", "main", "program"]
 
 COMMANDS = {
     "collect": ("collect.commands.collect", "sample trees, probes and scores from a model, with vLLM"),
+    "merge": ("collect.commands.merge", "put the shards of a collection together"),
     "import": ("collect.commands.import_", "make a store of recordings, evaluation logs or your own samples"),
     "controllers": ("env.commands.controllers", "list the shipped controllers, or print one"),
     "evaluate": ("env.commands.evaluate", "measure accuracy and cost of controllers on stores"),
