@@ -2,7 +2,7 @@
 
 from collections import Counter
 from functools import cache
-from math import comb
+from math import comb, prod
 
 
 def tally(votes):
@@ -41,3 +41,37 @@ def majority_confidence(votes):
     """`lead_confidence` of the two most frequent answers; 0 without votes."""
     first, second = top_two(votes)
     return lead_confidence(first, second) if first else 0.0
+
+
+def path_score(scores, how="last"):
+    """The step scores of a path as one number: their "last", "min", "product" or "mean"; 0 without scores."""
+    if how not in ("last", "min", "product", "mean"):
+        raise ValueError(f"no aggregate {how!r}: choose last, min, product or mean")
+    if not scores:
+        return 0.0
+    if how == "last":
+        return scores[-1]
+    if how == "min":
+        return min(scores)
+    return prod(scores) if how == "product" else sum(scores) / len(scores)
+
+
+def weigh(votes, weights):
+    """{answer: sum of its weights} in the order first seen; who has no answer (None or -1) has no vote."""
+    sums = {}
+    for vote, weight in zip(votes, weights, strict=True):
+        if vote is not None and vote >= 0:
+            sums[vote] = sums.get(vote, 0.0) + weight
+    return sums
+
+
+def weighted_majority(votes, weights):
+    """The answer of the largest sum of weights; None where nobody has an answer."""
+    sums = weigh(votes, weights)
+    return max(sums, key=sums.get) if sums else None
+
+
+def best_scored(votes, weights):
+    """The answer of the largest single weight; None where nobody has an answer."""
+    known = [(w, vote) for vote, w in zip(votes, weights, strict=True) if vote is not None and vote >= 0]
+    return max(known, key=lambda one: one[0])[1] if known else None
