@@ -120,7 +120,8 @@ class Prober:
             end = len(text)
         if end is None or not text[: end - bool(self._depth)].strip():
             return None
-        return extract(self._task, self._probing.opening + text[:end])
+        opening = self._probing.opening if self._depth else ""
+        return extract(self._task, opening + text[:end])
 
 
 def extract(task: Task, text: str) -> str | None:

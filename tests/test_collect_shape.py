@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from collect import local
+from collect.commands.progress import Display
 from collect.engine import EngineError, Sampling, Spliced
 from collect.folder import FolderError, WorkFolder
 from collect.plan import Arm, Plan, Segments
@@ -18,6 +19,7 @@ from collect.problems import Problem, Source
 from collect.sampler import Drawing, Shape, places_within, seed_of
 from collect.segments import EveryTokens, group_confidence, segment_ends
 from collect.tree import Node
+from collect.work import Tally
 from env.errors import UserError
 from env.nodes import Nodes
 
@@ -167,3 +169,15 @@ def test_which_build_of_vllm_there_is(monkeypatch):
         installed[name] = version
         assert local.prepare() == on_cpu
     assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_log_gets_a_line_when_something_is_done(capsys):
+    tally = Tally(decoded_tokens=0)
+    with pytest.raises(KeyboardInterrupt), Display(tally) as display:
+        display.report("problems sampled", 0, 2)
+        display.report("problems sampled", 1, 2)
+        display.report("problems sampled", 2, 2)
+        raise KeyboardInterrupt
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "2 of 2 problems sampled, 0:00:00 left"
+    assert second == "finished groups are kept: the same command goes on from there"
