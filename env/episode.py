@@ -136,11 +136,15 @@ class Reply:
         self.tokens: Any = take(rows) if columns & TOKENS else None
         self.depth: Any = take(rows) if columns & TOKENS else None
         self.children = take(rows).tolist() if columns & CHILDREN else None
-        self.confidence = take(rows).cast("B").cast("f").tolist() if columns & CONFIDENCE else None
+        self.confidence: list[float | None] | None = None
+        if columns & CONFIDENCE:
+            known = take(rows).cast("B").cast("f").tolist()
+            self.confidence = [value if value == value else None for value in known]
         self.prm: list[list[float]] | None = None
         if columns & PRM:
             counts, values = take(rows).tolist(), iter(take(scores).cast("B").cast("f").tolist())
-            self.prm = [[next(values) for _ in range(count)] for count in counts]
+            # What is not a number is a step beyond what the reward model could read.
+            self.prm = [[v for _ in range(count) if (v := next(values)) == v] for count in counts]
 
     def forget(self) -> None:
         """Let go of what every episode has read by now; tokens, depths and ledgers are read on demand."""
@@ -155,7 +159,7 @@ class Episode:
         answer: latest known answer code; None = never asked, -1 = nothing could be parsed.
         done: why the branch ended: None (it has not), "stop", "length", "exhausted" (the store holds no
             continuation) or "pruned".
-        confidence: group confidence of the latest segment, where the store has it.
+        confidence: group confidence of the latest segment, where the store has it; None = unknown.
         children: how many forks are left at the branch's current node, where the store has forks.
         max_branches: the ceiling on branches opened at the root.
     """
@@ -185,7 +189,7 @@ class Episode:
 
     @property
     def prm(self) -> list[list[float]]:
-        """Step scores of each branch's path, as far as `score` was asked."""
+        """Step scores of each branch's path, as far as `score` was asked and the reward model could read."""
         self._prm += [[] for _ in range(len(self.done) - len(self._prm))]
         return self._prm
 

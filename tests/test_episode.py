@@ -311,3 +311,19 @@ def test_overrides_replace_settings_that_there_are():
     assert resolve(program, 0.5, {"window": 3}) == {"n": 5, "window": 3}
     with pytest.raises(Exception, match="no setting 'm': the schedule has n, window"):
         resolve(program, 0.5, {"m": 1})
+
+
+def test_what_the_store_does_not_know_is_left_out_or_none():
+    """A path longer than the reward model's window has scores up to there; a missing confidence is None."""
+
+    async def solve(ep):
+        ids = await ep.branch(1)
+        assert ep.confidence == [None]
+        await ep.extend(ids)
+        await ep.score(ids)
+        assert (ep.confidence, ep.prm) == ([2.5], [[0.5]])
+        return ep.answer[0]
+
+    root = grow(None, 10, 0, scores=(0.5, float("nan")), confidence=float("nan"))
+    leaf = grow(root, 8, 1, end=1, scores=(float("nan"),), confidence=2.5)
+    run(store(root, leaf, has_scores=True, has_confidence=True), solve)
