@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from env.costs.known import Known
+from env.costs.registry import check as check_cost
 from env.errors import UserError
 from env.executors import run_all
 from env.isolation.wire import WireError, pack
@@ -32,7 +34,8 @@ class Episodes:
         frame: a row an episode: store, model, dataset, controller, beta, settings (the overrides, as JSON),
             problem (question hash), seed, correct, answer (the episode's code, -1 = none), decode, probe,
             prm, tokens (their sum), sequential, rounds, asked, granted (branches and forks), error
-            ("" = none), isolation, level (what held untrusted code, "" = it ran in-process), protocol.
+            ("" = none), isolation, level (what held untrusted code, "" = it ran in-process), protocol; and a
+            column `cost:NAME` for each cost that was asked for.
         schedules: (controller, beta) -> every setting that it resolved to, as the controller told.
     """
 
@@ -55,6 +58,8 @@ def evaluate(
     probe_tokens: int = 20,
     max_branches: int | None = None,
     i_trust_this_code: bool = False,
+    costs: Sequence[str] = (),
+    prompt_tokens: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Episodes:
     """Play every program on every store at every beta, once a problem and seed.
@@ -69,6 +74,8 @@ def evaluate(
         probe_tokens: what a probe costs where the store does not know.
         max_branches: ceiling on branches opened at the root; None = see `env.replay.Replay`.
         i_trust_this_code: run untrusted programs even where nothing can isolate them.
+        costs: what to measure besides tokens and sequential tokens, see `env.costs.registry.resolve`.
+        prompt_tokens: how long a prompt is taken to be where the store does not know; matters to costs only.
         progress: called with the episodes done and all to do.
 
     A program that does not keep the contract, raises, hangs or cheats gets rows with its error, and the
@@ -79,6 +86,8 @@ def evaluate(
     """
     overrides = dict(settings or {})
     _check_arguments(stores, programs, betas, overrides, seeds, isolation)
+    costs = tuple(dict.fromkeys(costs))
+    _check_costs(stores, costs, protocol)
     units = []
     chosen_by = [_chosen(store, problems) for store in stores]
     total = sum(map(len, chosen_by)) * len(programs) * len(betas) * len(seeds)
@@ -105,6 +114,8 @@ def evaluate(
                             isolation=mode,
                             refusal=refusal,
                             i_trust_this_code=i_trust_this_code,
+                            costs=costs,
+                            prompt_tokens=prompt_tokens,
                         )
                     )
     done = 0
@@ -150,6 +161,13 @@ def _check_arguments(
         raise UserError("two controllers of the same name: tables could not tell them apart; rename one file")
 
 
+def _check_costs(stores: Sequence[Store], costs: Sequence[str], protocol: str) -> None:
+    for store in stores if costs else ():
+        known = Known.of(store, protocol=protocol)
+        for spec in costs:
+            check_cost(spec, known.models, known.prm_model)
+
+
 def _refusal(program: Program) -> str:
     try:
         check(program.source)
@@ -165,6 +183,8 @@ def _chosen(store: Store, problems: Collection[str] | None) -> list[int]:
 
 def _frame(played: Sequence[tuple[Unit, Played]], stores: Mapping[str, Store]) -> "pl.DataFrame":
     import polars as pl
+
+    from env.statistics import COST
 
     frames = []
     for unit, result in played:
@@ -189,6 +209,7 @@ def _frame(played: Sequence[tuple[Unit, Played]], stores: Mapping[str, Store]) -
                 "asked": result.asked,
                 "granted": result.granted,
                 "error": errors,
+                **{f"{COST}{spec}": values for spec, values in result.costs.items()},
             }
         )
         frames.append(

@@ -35,6 +35,8 @@ DRAWS_AT_ONCE = 4_000_000
 KEY = ("store", "model", "dataset", "controller", "beta", "settings", "protocol", "isolation")
 MEANS = ("correct", "tokens", "sequential", "decode", "probe", "prm", "rounds")
 EPISODE_COLUMNS = (*KEY, "problem", "seed", *MEANS, "asked", "granted", "error")
+# Columns that an evaluation has only if it was asked for them.
+COST = "cost:"
 
 
 class Row(NamedTuple):
@@ -108,7 +110,8 @@ class Panel:
         held: bool[H, S]; whether a row ran the problem on the store.
         strata: int64[H]; problems that some chain of stores connects share a number. Resampling stays inside
             a stratum, so a store keeps its weight: AIME24 is never crowded out by AIME25.
-        values: for each name in `MEANS` a float64[H, C]; NaN where the row did not run the problem.
+        values: for each name in `MEANS` and each cost a float64[H, C]; NaN where the row did not run the
+            problem.
     """
 
     rows: tuple[Row, ...]
@@ -121,16 +124,17 @@ class Panel:
     @classmethod
     def of(cls, frame: pl.DataFrame) -> "Panel":
         """Average the episodes of a frame over their seeds."""
+        names = (*MEANS, *cost_columns(frame))
         rows = frame.select(KEY).unique(maintain_order=True).with_row_index("row")
         problems = frame.select("problem").unique().sort("problem").with_row_index("place")
         cells = (
             frame.group_by(*KEY, "problem")
-            .agg(pl.col(*MEANS).cast(pl.Float64).mean())
+            .agg(pl.col(*names).cast(pl.Float64).mean())
             .join(rows, on=KEY)
             .join(problems, on="problem")
         )
         at = cells["place"].to_numpy(), cells["row"].to_numpy()
-        values = {name: np.full((len(problems), len(rows)), np.nan) for name in MEANS}
+        values = {name: np.full((len(problems), len(rows)), np.nan) for name in names}
         for name, matrix in values.items():
             matrix[at] = cells[name].to_numpy()
         stores = rows["store"].unique(maintain_order=True).to_list()
@@ -171,6 +175,11 @@ class Panel:
             correct = self.values["correct"][:, mine]
             play[:, s] = (correct > 0).any(axis=1) & (correct < 1).any(axis=1)
         return play
+
+
+def cost_columns(frame: pl.DataFrame) -> tuple[str, ...]:
+    """The columns of a frame that hold costs, tokens aside."""
+    return tuple(name for name in frame.columns if name.startswith(COST))
 
 
 def resample(values: Floats, strata: NDArray[np.int64], rng: np.random.Generator) -> Floats:
@@ -219,14 +228,16 @@ def summarise(frame: pl.DataFrame, rng: np.random.Generator | int = 0) -> list[d
     Returns:
         A dict for each (store, controller, beta, settings), in the frame's order. Tokens are per problem;
         `accuracy_ci` and `tokens_ci` are [low, high] of a 95% percentile bootstrap over problems, None when
-        there is only one problem; `shortfall` is 1 - granted/asked branches; `replayable` is False when it
+        there is only one problem; `costs` has such a pair of figures, `mean` and `ci`, for each cost that the
+        frame has a column for; `shortfall` is 1 - granted/asked branches; `replayable` is False when it
         exceeds 1%; `problems_in_play` counts the store's problems that the compared rows neither always nor
         never solve; `errors` counts episodes, `error` is the first one's message ("" = none).
     """
     if frame.is_empty():
         return []
     panel = Panel.of(frame)
-    accuracy, tokens = panel.resample(("correct", "tokens"), np.random.default_rng(rng))
+    priced = cost_columns(frame)
+    accuracy, tokens, *costs = panel.resample(("correct", "tokens", *priced), np.random.default_rng(rng))
     in_play = dict(zip(panel.stores, panel.in_play().sum(axis=0).tolist(), strict=True))
     counts = np.count_nonzero(~np.isnan(panel.values["correct"]), axis=0)
     failed = pl.col("error") != ""
@@ -267,6 +278,13 @@ def summarise(frame: pl.DataFrame, rng: np.random.Generator | int = 0) -> list[d
                 "probe_tokens": mean["probe"],
                 "prm_tokens": mean["prm"],
                 "rounds": mean["rounds"],
+                "costs": {
+                    name.removeprefix(COST): {
+                        "mean": mean[name],
+                        "ci": _pair(Estimate.of(samples[:, column], problems)),
+                    }
+                    for name, samples in zip(priced, costs, strict=True)
+                },
                 "problems_in_play": in_play[row.store],
                 "shortfall": shortfall,
                 "replayable": shortfall <= REPLAYABLE,

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from env.costs.known import Known
+from env.costs.log import Log
+from env.costs.registry import resolve as resolve_cost
 from env.episode import SPENT, TOKENS, UNPARSED, Episode
 from env.frames import FrameError
 from env.index import Index
@@ -41,7 +44,8 @@ NOT_RUN = "not run, since earlier episodes ended so: "
 class Unit:
     """What to play: `problems` (places in the store) x `seeds`, in that order for each seed.
 
-    `refusal` is why the program must not run at all ("" = it may). The rest is as in `env.evaluate.evaluate`.
+    `refusal` is why the program must not run at all ("" = it may), `log` whether to keep the engines and what
+    was said to them. The rest is as in `env.evaluate.evaluate`.
     """
 
     store: str
@@ -57,6 +61,8 @@ class Unit:
     refusal: str = ""
     i_trust_this_code: bool = False
     log: bool = False
+    costs: tuple[str, ...] = ()
+    prompt_tokens: int = 0
 
 
 @dataclass
@@ -67,6 +73,7 @@ class Played:
         ledger: int64[E, 4], decode, probe, PRM and sequential tokens.
         settings: what the schedule resolved to; None if it never did.
         level: what held the code ("" in-process).
+        costs: float64[E] for each of the unit's costs.
         waves: the engines and what was said to them, kept where a log was asked for.
     """
 
@@ -79,10 +86,11 @@ class Played:
     errors: dict[int, str] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
     level: str = ""
+    costs: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     waves: list[Playback] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, episodes: int) -> "Played":
+    def empty(cls, episodes: int, costs: Sequence[str] = ()) -> "Played":
         """Nothing played yet."""
         return cls(
             correct=np.zeros(episodes, np.bool_),
@@ -91,6 +99,7 @@ class Played:
             rounds=np.zeros(episodes, np.int64),
             asked=np.zeros(episodes, np.int64),
             granted=np.zeros(episodes, np.int64),
+            costs={spec: np.zeros(episodes) for spec in costs},
         )
 
     def keep(self, first: int, playback: Playback, log: bool) -> None:
@@ -113,14 +122,18 @@ def play_unit(unit: Unit) -> Played:
     index = _index(unit.store, unit.protocol, unit.probe_tokens)
     problems = np.tile(np.array(unit.problems, np.int64), len(unit.seeds))
     seeds = np.repeat(np.array(unit.seeds, np.int64), len(unit.problems))
-    played = Played.empty(len(problems))
+    played = Played.empty(len(problems), unit.costs)
     if unit.refusal:
         played.errors = dict.fromkeys(range(len(problems)), unit.refusal)
         return played
     wanted = _wanted(unit.program.source)
     for first, last in _waves(unit):
         replay = Replay(
-            index, problems[first:last], seeds[first:last], max_branches=unit.max_branches, log=unit.log
+            index,
+            problems[first:last],
+            seeds[first:last],
+            max_branches=unit.max_branches,
+            log=unit.log or bool(unit.costs),
         )
         if unit.isolation == "none":
             playback = Playback(replay, [range(len(replay))], wanted)
@@ -129,6 +142,7 @@ def play_unit(unit: Unit) -> Played:
             playback = Playback(replay, _spans(unit, len(replay)), wanted)
             failed = _play_apart(unit, playback, played)
         played.keep(first, playback, unit.log)
+        _measure(unit, replay, first, played)
         if failed:
             rest = range(last, len(problems))
             played.errors |= dict.fromkeys(rest, f"{NOT_RUN}{failed}")
@@ -136,6 +150,16 @@ def play_unit(unit: Unit) -> Played:
     if unit.isolation == "batch":
         _audit(unit, played)
     return played
+
+
+def _measure(unit: Unit, replay: Replay, first: int, played: Played) -> None:
+    """What a wave that began at episode `first` cost."""
+    if not unit.costs:
+        return
+    known = Known.of(Store.open(unit.store), unit.prompt_tokens, unit.protocol, replay.index.arms)
+    log = Log.of(replay, known.prompt[replay.problems], known.models, known.prm_model)
+    for spec in unit.costs:
+        played.costs[spec][first : first + len(replay)] = resolve_cost(spec)(log)
 
 
 @lru_cache(maxsize=16)
@@ -274,7 +298,9 @@ def _audit(unit: Unit, played: Played) -> None:
     for episode in np.random.default_rng(key).choice(honest, count, replace=False).tolist() if honest else []:
         seed, problem = unit.seeds[episode // width], unit.problems[episode % width]
         alone = play_unit(
-            Unit(**{**vars(unit), "seeds": (seed,), "problems": (problem,), "isolation": "strict"})
+            Unit(
+                **{**vars(unit), "seeds": (seed,), "problems": (problem,), "isolation": "strict", "costs": ()}
+            )
         )
         if (
             alone.errors

@@ -25,7 +25,7 @@ def test_a_row_has_the_promised_fields_and_is_json() -> None:
     promised = (
         "store model dataset controller beta settings problems seeds accuracy accuracy_ci tokens tokens_ci"
         " sequential_tokens shortfall errors isolation protocol problems_in_play replayable error rounds"
-        " decode_tokens probe_tokens prm_tokens"
+        " decode_tokens probe_tokens prm_tokens costs"
     )
     assert set(row) == set(promised.split())
     assert json.loads(json.dumps(row, allow_nan=False))["settings"] == {"window": 4}

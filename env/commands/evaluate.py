@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from env import files
-from env.commands.options import BETAS, betas, natural, positive, seed_count, setting
+from env.commands.options import BETAS, add_costs, betas, natural, positive, seed_count, setting
 from env.commands.terminal import progress_bar
 from env.rooms import Rooms
 
@@ -76,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="branches an episode may open at the root; default: half of a problem's (published: all)",
     )
+    add_costs(parser)
     parser.add_argument(
         "--i-trust-this-code",
         action="store_true",
@@ -113,6 +114,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
             probe_tokens=args.probe_tokens,
             max_branches=args.max_branches,
             i_trust_this_code=args.i_trust_this_code,
+            costs=args.cost,
+            prompt_tokens=args.prompt_tokens,
             progress=progress,
         )
     looked = [(program.name, program.source) for program in programs]
@@ -164,7 +167,9 @@ def show(
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("store", overflow="fold")
     table.add_column("controller", overflow="fold")
-    for name in ("beta", "accuracy", "tokens", "sequential", "rounds", ""):
+    # A cost never stands without tokens, nor tokens without sequential tokens.
+    costs = list(rows[0]["costs"]) if rows else []
+    for name in ("beta", "accuracy", "tokens", "sequential", *costs, "rounds", ""):
         table.add_column(name, justify="left" if not name else "right", no_wrap=bool(name))
     for row in rows:
         table.add_row(
@@ -174,6 +179,7 @@ def show(
             f"{row['accuracy']:.1%}{_interval(row['accuracy_ci'], 100, '.0f')}",
             f"{row['tokens']:,.0f}{_interval(row['tokens_ci'], 1e-3, ',.0f', 'k')}",
             f"{row['sequential_tokens']:,.0f}",
+            *(f"{cost['mean']:,.4g}{_interval(cost['ci'], 1, ',.3g')}" for cost in row["costs"].values()),
             f"{row['rounds']:.1f}",
             _marks(row),
         )
@@ -192,6 +198,10 @@ def show(
         f"unknown probes cost {args.probe_tokens if args.protocol == 'standard' else 0} tokens; "
         f"intervals: 95% over problems"
     )
+    if args.cost:
+        print(
+            f"costs: prompts count as {args.prompt_tokens} tokens where the store does not know their length"
+        )
     print(resolution(episodes.frame))
     for line in _areas(episodes, stores, args):
         print(line)

@@ -11,6 +11,27 @@ BETAS = ",".join(f"{beta:g}" for beta in GRID)
 MOST_SEEDS = 1_000_000
 
 
+def add_costs(parser: argparse.ArgumentParser) -> None:
+    """Declare `--cost` and what goes with it."""
+    parser.add_argument(
+        "--cost",
+        action="append",
+        default=[],
+        metavar="COST",
+        help="measure this as well, may be repeated: prompt_tokens, cached_tokens, prm_tokens, "
+        "eflops[:MODEL], kv_peak[:MODEL], kv_time[:MODEL], seconds:SPEEDS.json, price:PRICES.json, tokens, "
+        "sequential_tokens, or a function of your own, FILE.py:FUNCTION or MODULE:FUNCTION; "
+        "env/costs/catalogue.py defines them",
+    )
+    parser.add_argument(
+        "--prompt-tokens",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="for --cost: how long a prompt is where the store does not know; default: 0",
+    )
+
+
 def betas(text: str) -> tuple[float, ...]:
     """Numbers in [0, 1], separated by commas."""
     try:
