@@ -143,8 +143,7 @@ class Reply:
         self.prm: list[list[float]] | None = None
         if columns & PRM:
             counts, values = take(rows).tolist(), iter(take(scores).cast("B").cast("f").tolist())
-            # What is not a number is a step beyond what the reward model could read.
-            self.prm = [[v for _ in range(count) if (v := next(values)) == v] for count in counts]
+            self.prm = [[next(values) for _ in range(count)] for count in counts]
 
     def forget(self) -> None:
         """Let go of what every episode has read by now; tokens, depths and ledgers are read on demand."""

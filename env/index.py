@@ -73,6 +73,7 @@ class Index:
         """
         if protocol not in PROTOCOLS:
             raise UserError(f"no protocol {protocol!r}: choose {' or '.join(PROTOCOLS)}")
+        forest = _without_gaps(forest)
         if protocol == "published":
             return _published(_lay_out(forest, np.zeros(len(forest.parent), np.int64)))
         known = forest.probe_tokens.astype(np.int64)
@@ -174,6 +175,15 @@ def _preorder(parent: Ints, depth: NDArray[np.int32]) -> Ints:
     order = np.empty(len(parent), np.int64)
     order[place] = np.arange(len(parent))
     return order
+
+
+def _without_gaps(forest: Forest) -> Forest:
+    """The same without the steps that lie beyond what the reward model could read: they have no score."""
+    if forest.prm is None or forest.prm_first is None or not np.isnan(forest.prm).any():
+        return forest
+    known = ~np.isnan(forest.prm)
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(known)])
+    return replace(forest, prm=forest.prm[known], prm_first=before[forest.prm_first])
 
 
 def _lay_out(forest: Forest, probe_cost: Ints) -> Index:
