@@ -179,14 +179,14 @@ def show(
             f"{row['accuracy']:.1%}{_interval(row['accuracy_ci'], 100, '.0f')}",
             f"{row['tokens']:,.0f}{_interval(row['tokens_ci'], 1e-3, ',.0f', 'k')}",
             f"{row['sequential_tokens']:,.0f}",
-            *(f"{cost['mean']:,.4g}{_interval(cost['ci'], 1, ',.3g')}" for cost in row["costs"].values()),
+            *(_figures(cost["mean"], cost["ci"]) for cost in row["costs"].values()),
             f"{row['rounds']:.1f}",
             _marks(row),
         )
     console = Console()
     if not console.is_terminal:
         # Without a terminal there is no width to fit, and a folded figure is no figure.
-        console = Console(width=max(console.width, 160))
+        console = Console(width=max(console.width, 160) + 40 * len(costs))
     console.print(table, highlight=False)
     for row in rows:
         if row["errors"]:
@@ -231,6 +231,15 @@ def _marks(row: dict[str, Any]) -> str:
     if row["isolation"] != "none":
         marks.append(f"{row['isolation']} {row['isolation_level']}".strip())
     return ", ".join(marks)
+
+
+def _figures(mean: float, pair: Sequence[float] | None) -> str:
+    """A cost of whatever size with its interval: 1,234 [1,100, 1,300], or 4.56e+17."""
+
+    def figure(value: float) -> str:
+        return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+
+    return figure(mean) + (f" [{figure(pair[0])}, {figure(pair[1])}]" if pair else "")
 
 
 def _interval(pair: Sequence[float] | None, scale: float, form: str, unit: str = "") -> str:

@@ -126,23 +126,27 @@ def peak(held: Held, weights: Ints, episodes: int) -> Floats:
     held = Held(*(column[held.tokens > 0] for column in held))
     span = 1 + int(held.until.max(initial=0))
     # It only ever falls where something is let go, so the peak is just before one of these places.
-    at, begin = held.episode * span + held.until, held.episode * span
+    at = np.unique(held.episode * span + held.until)
+    episode, until = np.divmod(at, span)
 
-    def so_far(time: Ints, amount: Ints, side: Literal["left", "right"] = "right") -> Ints:
-        keys = held.episode * span + time
-        order = np.argsort(keys)
-        sums = np.append(0, np.cumsum(amount[order]))
-        return sums[np.searchsorted(keys[order], at, side)] - sums[np.searchsorted(keys[order], begin)]
+    def so_far(time: Ints, side: Literal["left", "right"], *amounts: Ints) -> list[Ints]:
+        """The sums over all chunks of the episode whose time has come."""
+        order = np.argsort(held.episode * span + time)
+        keys = (held.episode * span + time)[order]
+        here, begin = np.searchsorted(keys, at, side), np.searchsorted(keys, episode * span)
+        sums = [np.append(0, np.cumsum(amount[order])) for amount in amounts]
+        return [each[here] - each[begin] for each in sums]
 
-    weight = weights[held.arm]
-    grows = held.stop > held.start
-    pace = np.where(grows, weight, 0)
-    level = held.until * (so_far(held.start, pace) - so_far(held.stop, pace))
-    level += so_far(held.stop, pace * held.stop) - so_far(held.start, pace * held.start)
-    level += so_far(held.start, np.where(grows, 0, weight * held.tokens), "left")
-    level -= so_far(held.until, weight * held.tokens, "left")
+    weight, grows = weights[held.arm], held.stop > held.start
+    pace, size = np.where(grows, weight, 0), weight * held.tokens
+    # A chunk that grows has grown for as long as its start is past, less as long as its stop is.
+    begun, begun_at = so_far(held.start, "right", pace, pace * held.start)
+    full, full_at = so_far(held.stop, "right", pace, pace * held.stop)
+    (whole,) = so_far(held.start, "left", np.where(grows, 0, size))
+    (gone,) = so_far(held.until, "left", size)
+    level = until * begun - begun_at - (until * full - full_at) + whole - gone
     most = np.zeros(episodes, np.int64)
-    np.maximum.at(most, held.episode, level)
+    np.maximum.at(most, episode, level)
     return most.astype(np.float64)
 
 
