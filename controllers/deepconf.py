@@ -7,8 +7,9 @@ Chains that end above the threshold, those of the warm-up too, vote with their c
 the votes agree, or `max_branches` are open, the leader is the answer.
 
 A replay knows group confidence only at the ends of the store's segments, over the window of its collection: a
-chain is stopped there and not at the token where it fell, and a shorter dip goes unseen. The source's
-pseudocode runs later chains one by one, its program all at once.
+chain is stopped there and not at the token where it fell, and a shorter dip goes unseen; one whose confidence
+is never known runs on and has no vote. The source's pseudocode runs later chains one by one, its program all
+at once.
 """
 
 from math import inf
@@ -33,17 +34,17 @@ async def solve(ep, max_branches, warm_up, keep, consensus, batch):
             raise ValueError("this store has no confidence: it was collected without log probabilities")
         lowest |= dict.fromkeys(moved, inf)
         while moved:
-            lowest |= {b: min(lowest[b], ep.confidence[b]) for b in moved}
+            lowest |= {b: min(lowest[b], c) for b in moved if (c := ep.confidence[b]) is not None}
             ep.prune(b for b in moved if lowest[b] < threshold)
             moved = [b for b in moved if not ep.done[b]]
             if moved:
                 await ep.extend(moved, probe=False)
-        if threshold == -inf:
-            ranked = sorted(lowest.values())
+        ranked = sorted(confidence for confidence in lowest.values() if confidence < inf)
+        if threshold == -inf and ranked:
             at = (len(ranked) - 1) * (1 - keep)
             below, above = ranked[int(at)], ranked[min(int(at) + 1, len(ranked) - 1)]
             threshold = below + (above - below) * (at - int(at))
-        voters = [b for b in lowest if lowest[b] >= threshold]
+        voters = [b for b in lowest if threshold <= lowest[b] < inf]
         votes = weigh([ep.answer[b] for b in voters], [lowest[b] for b in voters])
         if votes and max(votes.values()) >= consensus * sum(votes.values()):
             break

@@ -1,6 +1,7 @@
 """The controllers on trees, scores and confidences: each choice, each token as in rules played by hand."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -63,7 +64,7 @@ groves = numbers.map(grove)
 seeds = st.integers(0, 9)
 aggregates = st.sampled_from(("last", "min", "product", "mean"))
 few = st.integers(1, 12)
-checked = settings(max_examples=50, deadline=None)
+checked = settings(max_examples=40, deadline=None)
 
 
 @checked
@@ -187,12 +188,14 @@ def store(tmp_path_factory) -> Store:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_larger_beta_costs_no_less(name, store) -> None:
-    done = evaluate([store], [shipped(name)], betas=[0.0, 0.5, 1.0], seeds=range(5), max_branches=8)
+    done = evaluate([store], [shipped(name)], betas=[0.0, 0.5, 1.0], seeds=range(4), max_branches=8)
     assert done.frame["error"].unique().to_list() == [""]
     spent = done.frame.group_by("beta").agg(pl.col("tokens").mean()).sort("beta")["tokens"].to_list()
     assert spent == sorted(spent)
-    budgets = [tuple(map(str, shipped(name).load()["schedule"](k / 40).values())) for k in range(41)]
-    assert len(set(budgets)) > 3
+    schedule = shipped(name).load()["schedule"]
+    budgets = [[v for v in schedule(k / 40).values() if not isinstance(v, str)] for k in range(41)]
+    assert all(a <= b for less, more in pairwise(budgets) for a, b in zip(less, more, strict=True))
+    assert budgets[0] != budgets[20] != budgets[40]
 
 
 @isolated

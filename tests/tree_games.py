@@ -164,7 +164,7 @@ def grove(seed: int) -> Problem:
         node = grow(parent, rng.randrange(30), rng.randrange(least, 4), place=len(nodes))
         node.probe_tokens = rng.randrange(-1, 4)
         node.scores = tuple(rng.randrange(9) / 8 for _ in range(rng.choice((0, 1, 1, 1, 2))))
-        node.confidence = rng.randrange(1, 17) / 8 if parent is None or rng.random() < 0.9 else float("nan")
+        node.confidence = rng.randrange(1, 17) / 8 if rng.random() < 0.85 else float("nan")
         node.end = 0 if inner else rng.choice((0, 1, 1, 1, 2))
         nodes.append(node)
         for _ in range(rng.randrange(1, width + 1) if inner else 0):

@@ -164,6 +164,10 @@ def deepconf(
     game: TreeGame, max_branches: int, warm_up: int, keep: float, consensus: float, batch: int
 ) -> int | None:
     """Branch by branch; the moments put those of one batch in step."""
+
+    def least(seen: list[float]) -> float:
+        return min((c for c in seen if not math.isnan(c)), default=math.inf)
+
     lowest: dict[Spot, float] = {}
     threshold = -math.inf
     winner = None
@@ -175,16 +179,17 @@ def deepconf(
         for spot in opened:
             seen, step = [spot.node.confidence], 0
             while not spot.end:
-                if min(c for c in seen if c == c) < threshold:
+                if least(seen) < threshold:
                     game.drop((begun, step + 1), [spot])
                     break
                 step += 1
                 game.move((begun, step), spot)
                 seen.append(spot.node.confidence)
-            lowest[spot] = min(c for c in seen if c == c)
-        if begun == 0:
-            threshold = float(np.percentile(list(lowest.values()), 100 * (1 - keep)))
-        voters = [spot for spot in lowest if lowest[spot] >= threshold and spot.known >= 0]
+            lowest[spot] = least(seen)
+        judged = [spot for spot in lowest if lowest[spot] < math.inf]
+        if threshold == -math.inf and judged:
+            threshold = float(np.percentile([lowest[spot] for spot in judged], 100 * (1 - keep)))
+        voters = [spot for spot in judged if lowest[spot] >= threshold and spot.known >= 0]
         winner = elect(voters, lowest.get)
         agreeing = sum(lowest[spot] for spot in voters if spot.known == winner)
         if voters and agreeing >= consensus * sum(lowest[spot] for spot in voters):
