@@ -6,6 +6,7 @@ is done again from its first token: to keep the branches that had ended would be
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -143,14 +144,16 @@ class Collection:
             scorer.close()
 
     def sample(self, open_engine: OpenEngine, progress: Progress = silent) -> None:
-        """Samples every group that is not there yet, arm after arm."""
-        for arm in range(len(self.plan.arms)):
-            if missing := self.missing(arm):
-                engine = open_engine(arm)
-                try:
-                    self.sample_groups(arm, engine, missing, progress)
-                finally:
-                    engine.close()
+        """Samples every group that is not there yet, arm after arm; arms of one model share it."""
+        left = [arm for arm in range(len(self.plan.arms)) if self.missing(arm)]
+        for _, arms in groupby(left, key=lambda arm: self.plan.arms[arm].model):
+            first, *others = arms
+            engine = open_engine(first)
+            try:
+                for arm in (first, *others):
+                    self.sample_groups(arm, engine, self.missing(arm), progress)
+            finally:
+                engine.close()
 
     def sample_groups(
         self, arm: int, engine: Engine, groups: Sequence[int], progress: Progress = silent

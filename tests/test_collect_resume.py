@@ -107,8 +107,7 @@ def test_a_full_disk(tmp_path, undisturbed):
 
 def test_another_collection_is_in_the_way(tmp_path):
     out = tmp_path / "store"
-    with pytest.raises(EngineError):
-        Collection(make_plan(), problems(5), out).run(lambda arm: Borrowed(3, EngineError("stopped")))
+    Collection(make_plan(), problems(5), out).sample_groups(0, Borrowed(), [1])
     other = make_plan(drawing=Drawing(Sampling(temperature=0.5, top_p=0.95), 120, 3, window=48))
     message = r"unfinished collection with other settings \(drawing\.sampling\.temperature: 1\.0, now 0\.5\)"
     with pytest.raises(FolderError, match=message):
