@@ -21,7 +21,7 @@ ROOT = -1
 
 
 def schedule(beta):
-    return {"generations": round(16 * 16**beta), "aggregate": "last"}
+    return {"generations": round(16 * 8**beta), "aggregate": "last"}
 
 
 def draw(ep, seen):
