@@ -17,7 +17,7 @@ import polars as pl
 
 from env.errors import UserError
 from env.frontier import Points, interpolate
-from env.statistics import EFFECT, MIN_PROBLEMS, Estimate, Floats, Panel
+from env.statistics import COST, EFFECT, MIN_PROBLEMS, Estimate, Floats, Panel, cost_columns
 
 # Places along the common range at which two frontiers are held against each other.
 STEPS = 33
@@ -62,10 +62,12 @@ class Comparison:
         problems: distinct questions that both ran.
         in_play: those that are neither always nor never solved in all their rows.
         margin: the loss of accuracy (0..1) that still counts as no worse.
+        cost: what is held equal, "tokens" or another cost that was measured.
         accuracy: accuracy of a minus that of b at equal cost (0..1), the mean over `budgets`.
-        budgets: tokens per problem, the range that both frontiers cover. Where the ranges do not meet, the
-            cheapest budget that affords both.
-        tokens: tokens of a over those of b at equal accuracy, the geometric mean over `accuracies`.
+        budgets: tokens (or that cost) per problem, the range that both frontiers cover. Where the ranges do
+            not meet, the cheapest budget that affords both.
+        tokens: tokens (or that cost) of a over those of b at equal accuracy, the geometric mean over
+            `accuracies`.
         sequential: the same for sequential tokens, the latency.
         accuracies: the range that both frontiers cover; where they do not meet, the most that both reach.
     """
@@ -76,6 +78,7 @@ class Comparison:
     problems: int
     in_play: int
     margin: float
+    cost: str
     accuracy: Estimate
     budgets: tuple[float, float]
     tokens: Estimate
@@ -83,7 +86,7 @@ class Comparison:
     accuracies: tuple[float, float]
 
     def at_equal_cost(self) -> Answer:
-        """Is a more accurate at the same number of tokens, or at least no worse?"""
+        """Is a more accurate at the same cost, or at least no worse?"""
         low, high = self._decisive(self.accuracy)
         if low > 0:
             return Answer(Verdict.BETTER, None)
@@ -96,7 +99,7 @@ class Comparison:
         return Answer(Verdict.UNDECIDED, min((need for need in needs if need), default=None))
 
     def at_equal_accuracy(self) -> Answer:
-        """Does a need fewer tokens for the same accuracy?"""
+        """Does a cost less for the same accuracy?"""
         low, high = self._decisive(self.tokens)
         if high < 1:
             return Answer(Verdict.CHEAPER, None)
@@ -118,7 +121,12 @@ class Comparison:
 
 
 def compare(
-    a: pl.DataFrame, b: pl.DataFrame, *, margin: float = 0.01, rng: np.random.Generator | int = 0
+    a: pl.DataFrame,
+    b: pl.DataFrame,
+    *,
+    margin: float = 0.01,
+    cost: str = "tokens",
+    rng: np.random.Generator | int = 0,
 ) -> Comparison:
     """Hold two controllers against each other on the (store, problem) pairs that both have run.
 
@@ -126,10 +134,11 @@ def compare(
         a: episodes of one controller, any betas and settings: they are the points of its frontier.
         b: those of the other.
         margin: the loss of accuracy (0..1) that still counts as no worse.
+        cost: what to hold equal: "tokens", or a cost that both were evaluated with.
         rng: the generator of the resamples, or its seed.
 
     Raises:
-        ComparisonError: they share no problem, or were evaluated under different protocols.
+        ComparisonError: they share no problem, were evaluated under different protocols, or without `cost`.
     """
     names = [_only(frame, "controller") for frame in (a, b)]
     protocols = [_only(frame, "protocol") for frame in (a, b)]
@@ -138,11 +147,18 @@ def compare(
             f"{names[0]} was evaluated under the {protocols[0]} protocol, {names[1]} under the {protocols[1]}"
             " one: their tokens mean different things. Evaluate both under one --protocol."
         )
+    column = cost if cost == "tokens" else f"{COST}{cost}"
+    if missing := [name for name, side in zip(names, (a, b), strict=True) if column not in side.columns]:
+        raise ComparisonError(
+            f"{missing[0]} was evaluated without --cost {cost}; evaluate it again with that."
+        )
     pair = ["store", "problem"]
     frame = pl.concat(
         [
             # Two versions of one controller often share their name.
-            mine.join(other.select(pair).unique(), on=pair, how="semi").with_columns(controller=pl.lit(label))
+            _without_other_costs(mine, column)
+            .join(other.select(pair).unique(), on=pair, how="semi")
+            .with_columns(controller=pl.lit(label))
             for mine, other, label in ((a, b, "a"), (b, a, "b"))
         ]
     )
@@ -152,7 +168,7 @@ def compare(
             f"{_stores(a)}, {names[1]} on {_stores(b)}. Evaluate both on the same stores."
         )
     panel = Panel.of(frame)
-    points = Points.of(panel, np.random.default_rng(rng))
+    points = Points.of(panel, np.random.default_rng(rng), column)
     sides = [points.of_controller(label) for label in ("a", "b")]
     for side, name in zip(sides, names, strict=True):
         if not side.points:
@@ -187,12 +203,18 @@ def compare(
         problems=len(panel.problems),
         in_play=int(panel.in_play().any(axis=1).sum()),
         margin=margin,
+        cost=cost,
         accuracy=estimate(gain),
         budgets=budgets,
         tokens=estimate(tokens).exp(),
         sequential=estimate(sequential).exp(),
         accuracies=(float(low[0, 0]), float(high[0, 0])),
     )
+
+
+def _without_other_costs(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """One side may have been measured by more costs than the other."""
+    return frame.drop([name for name in cost_columns(frame) if name != column])
 
 
 def _only(frame: pl.DataFrame, column: str) -> str:

@@ -16,6 +16,8 @@ from env.statistics import Estimate, Floats, Panel, Point, resample
 
 # Self-consistency at this many branches costs what the reference point costs.
 REFERENCE_BRANCHES = 64
+# What costs nothing has no logarithm. A price may well be far below 1, though.
+LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ class Points:
 
     Attributes:
         points: what identifies each.
-        tokens: float64[1 + RESAMPLES, K]; the natural logarithm of tokens per problem, at least one token.
+        tokens: float64[1 + RESAMPLES, K]; the natural logarithm of tokens per problem, at least one token. Of
+            another cost, where that is what the frontier is over.
         sequential: the same of sequential tokens.
         accuracy: float64[1 + RESAMPLES, K].
     """
@@ -157,17 +160,17 @@ class Points:
     accuracy: Floats
 
     @classmethod
-    def of(cls, panel: Panel, rng: np.random.Generator) -> "Points":
-        """Of every controller, beta and setting that ran on all the stores."""
+    def of(cls, panel: Panel, rng: np.random.Generator, cost: str = "tokens") -> "Points":
+        """Of every controller, beta and setting that ran on all the stores; `cost` is a column."""
         points = panel.points()
         columns = np.array(list(points.values()), dtype=np.intp).reshape(-1, len(panel.stores))
         tokens, sequential, accuracy = (
             samples[:, columns].mean(axis=2)
-            for samples in panel.resample(("tokens", "sequential", "correct"), rng)
+            for samples in panel.resample((cost, "sequential", "correct"), rng)
         )
         return cls(
             points=list(points),
-            tokens=np.log(np.maximum(tokens, 1.0)),
+            tokens=np.log(np.maximum(tokens, 1.0 if cost == "tokens" else LEAST)),
             sequential=np.log(np.maximum(sequential, 1.0)),
             accuracy=accuracy,
         )

@@ -273,6 +273,7 @@ def test_controllers_are_evaluated_alike_and_the_looks_recorded(evaluation, tmp_
     options = ["--beta", "0,1", "--seeds", "7", "--protocol", "published", "--workers", "1"]
     assert autotts.main(["compare", str(mine), "self_consistency", "--store", *stores, *options]) == 0
     expected = {"betas": (0.0, 1.0), "seeds": range(7), "protocol": "published", "workers": 1}
+    expected |= {"costs": [], "prompt_tokens": 0}
     assert evaluation == [(stores, ["mine"], expected), (stores, ["self_consistency"], expected)]
     assert holdout.count(stores[0]) == holdout.Looks(2, 2)
     assert {entry["purpose"] for entry in holdout.lookups(stores[1])} == {"compare"}

@@ -259,3 +259,40 @@ def test_a_table_shows_costs_behind_tokens_and_sequential_tokens(store, tmp_path
     assert autotts.main([*arguments, "--cost", "energy"]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and all(name in told for name in COSTS)
+
+
+def test_controllers_are_compared_at_equal_cost_of_any_kind(store, tmp_path, capsys):
+    (tmp_path / "prices.json").write_text('{"prompt": 0.01, "completion": 0.4}')
+    price = f"price:{tmp_path / 'prices.json'}"
+    sides = ["adaptive_consistency", "self_consistency", "--store", store.path, "--seeds", "5"]
+    found = {}
+    for cost in ("tokens", "eflops:Qwen3-8B", price):
+        out = tmp_path / "found.json"
+        common = ["--cost", cost, "--workers", "1", "--json", str(out)]
+        assert autotts.main(["compare", *sides, *common]) == 0
+        assert f" {cost} a problem" in capsys.readouterr().out
+        found[cost] = json.loads(out.read_text())
+        assert found[cost]["cost"] == cost
+    tokens, flops, money = (found[cost]["at_equal_accuracy"]["tokens"] for cost in found)
+    # One kind of token has one price, so that money is tokens; FLOPs also depend on how they are arranged.
+    assert money == pytest.approx(tokens, rel=0.05) and money != tokens
+    assert flops != pytest.approx(tokens, rel=1e-3)
+    low, high = found[price]["at_equal_cost"]["budgets"]
+    assert 0 < low < high < 0.01
+
+
+def test_recordings_are_compared_by_a_cost_that_both_have(store, tmp_path, capsys):
+    for name, costs in (
+        ("adaptive_consistency", ["kv_peak", "prompt_tokens"]),
+        ("self_consistency", ["kv_peak"]),
+    ):
+        asked = [part for cost in costs for part in ("--cost", cost)]
+        run = ["evaluate", store.path, "--controller", name, "--seeds", "2", "--workers", "1"]
+        assert autotts.main([*run, *asked, "--out", str(tmp_path / name)]) == 0
+    sides = [str(tmp_path / name) for name in ("adaptive_consistency", "self_consistency")]
+    capsys.readouterr()
+    assert autotts.main(["compare", *sides, "--cost", "kv_peak"]) == 0
+    assert "kv_peak a problem" in capsys.readouterr().out
+    assert autotts.main(["compare", *sides]) == 0
+    assert autotts.main(["compare", *sides, "--cost", "prompt_tokens"]) == 2
+    assert "self_consistency was evaluated without --cost prompt_tokens" in capsys.readouterr().err

@@ -5,6 +5,7 @@ problem by problem:
 
   autotts compare mine.py self_consistency --store stores/aime24 --store stores/aime25
   autotts compare runs/yesterday#mine runs/today#mine
+  autotts compare small.py large.py --store stores/both --cost eflops
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from env import files
-from env.commands.options import BETAS, betas, positive, seed_count
+from env.commands.options import BETAS, betas, natural, positive, seed_count
 from env.commands.terminal import progress_bar
 from env.errors import UserError
 from env.rooms import Rooms
@@ -50,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the loss of accuracy that still counts as no worse; default: 0.01 (a point)",
     )
     parser.add_argument("--at", choices=(COST, ACCURACY), help="what to hold equal; default: each in turn")
+    parser.add_argument(
+        "--cost",
+        default=COST,
+        metavar="COST",
+        help="what equal cost means, as in `autotts evaluate --cost`; default: tokens",
+    )
+    parser.add_argument("--prompt-tokens", type=natural, default=0, metavar="N", help="as there; default: 0")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
 
 
@@ -71,7 +79,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     # Both first, so that a misspelt B does not cost an evaluation of A.
     sides = [read_episodes(side) if _recorded(side) else rooms.program(side) for side in (args.a, args.b)]
     frames = [_evaluated(side, args) if isinstance(side, Program) else side for side in sides]
-    comparison = compare(*frames, margin=args.margin)
+    comparison = compare(*frames, margin=args.margin, cost=args.cost)
     print(describe(comparison, args.at))
     for row in (row for frame in frames for row in summarise(frame)):
         name = f"{row['controller']} at beta {row['beta']:g} on {row['store']}"
@@ -99,7 +107,7 @@ def describe(comparison: "Comparison", at: str | None = None) -> str:
         lines += [
             f"at equal cost: {_verdict(c, answer, f' (margin {100 * c.margin:g} points)')}",
             f"  accuracy {100 * c.accuracy.value:+.1f} points{_brackets(c.accuracy, '+.1f')}"
-            f" for {where} tokens a problem",
+            f" for {where} {c.cost} a problem",
             *_needed(c, answer),
         ]
     if at != COST:
@@ -107,7 +115,7 @@ def describe(comparison: "Comparison", at: str | None = None) -> str:
         where = " to ".join(dict.fromkeys(f"{accuracy:.1%}" for accuracy in c.accuracies))
         lines += [
             f"at equal accuracy: {_verdict(c, answer)}",
-            f"  {100 * c.tokens.value:.0f}% of the tokens{_brackets(c.tokens, '.0f')},"
+            f"  {100 * c.tokens.value:.0f}% of the {c.cost}{_brackets(c.tokens, '.0f')},"
             f" {100 * c.sequential.value:.0f}% of the latency{_brackets(c.sequential, '.0f')}"
             f" for an accuracy of {where}",
             *_needed(c, answer),
@@ -124,6 +132,7 @@ def as_json(comparison: "Comparison", at: str | None = None) -> dict[str, Any]:
         "stores": c.stores,
         "problems": c.problems,
         "problems_in_play": c.in_play,
+        "cost": c.cost,
     }
     if at != ACCURACY:
         result["at_equal_cost"] = {
@@ -137,6 +146,7 @@ def as_json(comparison: "Comparison", at: str | None = None) -> dict[str, Any]:
     if at != COST:
         result["at_equal_accuracy"] = {
             **_answer(c.at_equal_accuracy()),
+            # The ratio of whatever `cost` says.
             "tokens": c.tokens.value,
             "tokens_ci": c.tokens.interval,
             "sequential_tokens": c.sequential.value,
@@ -154,7 +164,7 @@ def read_episodes(side: str) -> "pl.DataFrame":
     """
     import polars as pl
 
-    from env.statistics import EPISODE_COLUMNS
+    from env.statistics import EPISODE_COLUMNS, cost_columns
 
     where, _, name = side.partition("#")
     path = Path(where)
@@ -165,7 +175,7 @@ def read_episodes(side: str) -> "pl.DataFrame":
         raise UserError(f"no recorded episodes in {path}; `autotts evaluate --out {path}` writes them.")
     try:
         frame = pl.concat(pl.read_parquet(file) for file in files)
-        frame = frame.select(EPISODE_COLUMNS)
+        frame = frame.select(*EPISODE_COLUMNS, *cost_columns(frame))
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -189,7 +199,7 @@ def _evaluated(program: "Program", args: argparse.Namespace) -> "pl.DataFrame":
         raise UserError(f"{program.name} is a controller: say where to evaluate it with --store STORE.")
     from env.evaluate import evaluate
     from env.holdout import record
-    from env.statistics import EPISODE_COLUMNS
+    from env.statistics import EPISODE_COLUMNS, cost_columns
     from env.store import Store
 
     stores, seeds = [Store.open(store) for store in args.store], range(args.seeds)
@@ -201,6 +211,8 @@ def _evaluated(program: "Program", args: argparse.Namespace) -> "pl.DataFrame":
             seeds=seeds,
             protocol=args.protocol,
             workers=args.workers,
+            costs=[] if args.cost == COST else [args.cost],
+            prompt_tokens=args.prompt_tokens,
             progress=progress,
         )
     for store in args.store:
@@ -214,7 +226,7 @@ def _evaluated(program: "Program", args: argparse.Namespace) -> "pl.DataFrame":
         )
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
-    return episodes.frame.select(EPISODE_COLUMNS)
+    return episodes.frame.select(*EPISODE_COLUMNS, *cost_columns(episodes.frame))
 
 
 def _verdict(comparison: "Comparison", answer: "Answer", margin: str = "") -> str:
@@ -254,4 +266,6 @@ def _number(count: int, noun: str) -> str:
 
 
 def _thousands(tokens: float) -> str:
+    if tokens >= 1e9 or tokens < 1:
+        return f"{tokens:.3g}"
     return f"{round(tokens) / 1000:.1f}k" if round(tokens) >= 1000 else f"{tokens:.0f}"
