@@ -145,8 +145,8 @@ def of_arm(nodes: Nodes, arm: int) -> Nodes:
         return nodes
     place = np.full(len(arms) + 1, -1)
     place[kept] = np.arange(len(kept))
-    above = parent[kept]
-    if (arms[above[above >= 0]] != arm).any():
+    inner = parent >= 0
+    if (arms[parent[inner]] != arms[inner]).any():
         raise UserError("the store has branches of several arms each, which only `--rescore` can work on")
 
     def taken(values: Any) -> Any:
@@ -155,4 +155,4 @@ def of_arm(nodes: Nodes, arm: int) -> Nodes:
         return [values[node] for node in kept]
 
     columns = {name: taken(values) for name, values in vars(nodes).items()}
-    return Nodes(**columns | {"parent": place[above]})
+    return Nodes(**columns | {"parent": place[parent[kept]]})

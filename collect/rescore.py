@@ -1,5 +1,6 @@
 """The scores of another process reward model in a store, everything else as it was, byte for byte."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,13 @@ def made_from(existing: Existing, how: str) -> dict[str, Any]:
     return {"how": how, **existing.origin(), **({"made_from": before} if before else {})}
 
 
-def is_made(out: Path, made_from: dict[str, Any], prm: dict[str, Any] | None) -> bool:
-    """Whether the store at `out` is there, made of just this source with just these scores."""
+def is_made(out: Path, made_from: Mapping[str, Any], prm: Any, read: Mapping[str, Any] | None = None) -> bool:
+    """Whether the store at `out` is there, made of just this source, with just these scores and readings."""
     if not (out / META_FILE).is_file():
         return False
     try:
         provenance = Store.open(out).meta.get("provenance", {})
     except StoreError:
         return False
-    return bool(provenance.get("made_from") == made_from and provenance.get("prm") == prm)
+    said = [provenance.get(name) for name in ("made_from", "prm", "read")]
+    return said == [made_from, prm, read]

@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collect.commands import where
+from collect.commands import existing, where
 from env.commands.options import natural, positive, setting
+from env.errors import UserError
 from env.rooms import Rooms
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_tree(parser.add_argument_group("trees"))
     _add_sampling(parser.add_argument_group("sampling, all of it sent and recorded"))
     _add_prm(parser.add_argument_group("process reward model"))
+    existing.add_arguments(parser.add_argument_group("on a store that there is"))
 
 
 def run(args: argparse.Namespace, rooms: Rooms) -> int:
@@ -56,6 +58,16 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from collect.problems import load_problems
     from env.tasks import load_task
 
+    if existing.is_asked(args):
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        existing.run(args, places, lambda: scoring_of(args, on_cpu, places), parser.get_default)
+        if not args.dry_run:
+            _report(args.out)
+        return 0
+    for option in ("model", "problems"):
+        if getattr(args, option) is None:
+            raise UserError(f"--{option} is missing; see `autotts collect --help`")
     plan = places.locate(plan_of(args))
     problems = load_problems(plan.source, load_task(plan.task))
     scoring = scoring_of(args, on_cpu, places)
@@ -112,7 +124,9 @@ def plan_of(args: argparse.Namespace) -> "Plan":
         shape=Shape(args.branches, args.fork_depths, widths if args.fork_depths else (), args.max_nodes),
         drawing=Drawing(sampling, args.max_tokens, args.seed, args.confidence_top, args.confidence_window),
         segments=Segments(
-            None if args.segment_steps else args.segment_tokens, args.segment_steps, args.separator
+            None if args.segment_steps else args.segment_tokens or Segments.tokens,
+            args.segment_steps,
+            args.separator,
         ),
         probing=None if args.no_probes else Probing(args.probe_text, args.probe_tokens),
         group=args.group,
@@ -155,7 +169,6 @@ def scoring_of(args: argparse.Namespace, on_cpu: bool, places: "Where") -> "Scor
 def _add_problems(group: Any) -> None:
     group.add_argument(
         "--problems",
-        required=True,
         metavar="FILE_OR_NAME",
         help="a .jsonl or .parquet file, or a dataset on Hugging Face or in a folder (needs `datasets`)",
     )
@@ -181,7 +194,7 @@ def _add_model(group: Any) -> None:
     from collect.probes import OPENING
     from collect.prompts import DEFAULT, THINK
 
-    group.add_argument("--model", required=True, help="a name on Hugging Face, or a folder")
+    group.add_argument("--model", help="a name on Hugging Face, or a folder")
     group.add_argument(
         "--engine-arg",
         type=setting,
@@ -240,7 +253,7 @@ def _add_tree(group: Any) -> None:
         "--branches", type=positive, default=64, metavar="N", help="independent ones a problem; default: 64"
     )
     group.add_argument(
-        "--segment-tokens", type=positive, default=500, metavar="N", help="a segment's length; default: 500"
+        "--segment-tokens", type=positive, metavar="N", help="a segment's length; default: 500"
     )
     group.add_argument(
         "--segment-steps",

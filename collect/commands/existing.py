@@ -1,0 +1,211 @@
+"""Options of `autotts collect` that start from a store that there is."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from env.errors import UserError
+
+if TYPE_CHECKING:
+    from collect.collection import Collection, Scoring
+    from collect.commands.where import Where
+    from collect.existing import Existing
+    from collect.plan import Plan
+
+# What decides which branches there are, and how they are drawn.
+_SAMPLING = (
+    "problems",
+    "question_column",
+    "answer_column",
+    "config",
+    "split",
+    "revision",
+    "limit",
+    "dataset",
+    "task",
+    "arm",
+    "branches",
+    "fork_depths",
+    "fork_width",
+    "max_nodes",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "min_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "expect_tokens",
+    "shard",
+)
+# What decides what is found out about branches.
+_READING = (
+    "prompt",
+    "system",
+    "chat_template_arg",
+    "think_tags",
+    "probe_text",
+    "probe_tokens",
+    "no_probes",
+    "segment_tokens",
+    "segment_steps",
+    "confidence_top",
+    "confidence_window",
+)
+_MODEL = ("model", "engine_arg", "server")
+
+
+def add_arguments(group: Any) -> None:
+    """Declare the options."""
+    group.add_argument(
+        "--from-samples",
+        type=Path,
+        metavar="STORE",
+        help="sample nothing: add probes, log probabilities and, with --prm, scores to the branches of a "
+        "store; --segment-tokens or --segment-steps cut them anew",
+    )
+    group.add_argument(
+        "--rescore",
+        type=Path,
+        metavar="STORE",
+        help="sample nothing: replace the PRM scores of a store by those of --prm (with --force and the same "
+        "STORE in place)",
+    )
+
+
+def is_asked(args: argparse.Namespace) -> bool:
+    """Whether a store is named to start from. Raises UserError if two are."""
+    named = [option for option in _OPTIONS if getattr(args, option) is not None]
+    if len(named) > 1:
+        raise UserError(f"{_flag(named[0])} and {_flag(named[1])} are two jobs: do one, then the other")
+    return bool(named)
+
+
+def run(
+    args: argparse.Namespace,
+    places: "Where",
+    scoring_of: "Callable[[], Scoring | None]",
+    default_of: Callable[[str], Any],
+) -> None:
+    """Make the store.
+
+    Args:
+        args: all options.
+        places: where models run.
+        scoring_of: gives the PRM that the options ask for.
+        default_of: the default of each option.
+
+    Raises:
+        UserError: an option says nothing here, or the store is not what it needs.
+    """
+    from collect.commands.progress import Display
+    from collect.work import Tally
+
+    option = next(option for option in _OPTIONS if getattr(args, option) is not None)
+    for name in _OPTIONS[option]:
+        if getattr(args, name) != default_of(name):
+            raise UserError(f"{_flag(name)} says nothing with {_flag(option)}, so leave it out")
+    if option == "rescore":
+        from collect.rescore import Rescoring
+
+        scoring = scoring_of()
+        if scoring is None:
+            raise UserError("--rescore needs --prm: the model whose scores are wanted")
+        rescoring = Rescoring(args.rescore, args.out, scoring, args.group, args.force)
+        if not (_is_complete(rescoring.complete, args.out) or args.dry_run):
+            with Display(Tally()) as display:
+                rescoring.run(display.report)
+        return
+    collection, lines = _from_samples(args, places, scoring_of(), default_of)
+    if not _is_complete(collection.complete, args.out):
+        print("\n".join(lines), file=sys.stderr)
+        if args.dry_run:
+            return
+    with Display(collection.tally) as display:
+        collection.run(lambda arm: places.open_engine(collection.plan, arm), display.report)
+
+
+def _from_samples(
+    args: argparse.Namespace, places: "Where", scoring: "Scoring | None", default_of: Callable[[str], Any]
+) -> "tuple[Collection, list[str]]":
+    from collect.existing import Existing
+    from collect.from_samples import FromSamples
+
+    existing = Existing(args.from_samples)
+    recut = args.segment_tokens is not None or args.segment_steps is not None
+    plan = places.locate(_reading_plan(args, existing, default_of))
+    collection = FromSamples(existing, plan, args.out, recut, scoring, args.force)
+    return collection, collection.survey.lines()
+
+
+def _reading_plan(args: argparse.Namespace, existing: "Existing", default_of: Callable[[str], Any]) -> "Plan":
+    from collect.engine import Sampling
+    from collect.plan import Plan, Segments
+    from collect.probes import Probing
+    from collect.problems import Source
+    from collect.prompts import Prompting
+    from collect.recorded import arms_of
+    from collect.sampler import Drawing, Shape
+
+    store = existing.store
+    recipe = store.meta.get("provenance", {}).get("recipe", {})
+    probing: Probing | None = Probing(args.probe_text, args.probe_tokens)
+    confidence = {"top_logprobs": args.confidence_top, "window": args.confidence_window}
+    if recipe.get("probing") and probing != (known := Probing(**recipe["probing"])):
+        _refuse_other(args, default_of, existing, ("probe_text", "probe_tokens"))
+        probing = known
+    if "confidence" in store.capabilities and recipe:
+        known = {name: recipe["drawing"][name] for name in confidence}
+        if confidence != known:
+            _refuse_other(args, default_of, existing, ("confidence_top", "confidence_window"))
+            confidence = known
+    prompting = Prompting(args.prompt, args.system, dict(args.chat_template_arg), tuple(args.think_tags))
+    return Plan(
+        arms=arms_of(existing, args.model, prompting),
+        source=Source(Path(store.path).name),
+        dataset=store.dataset,
+        task=store.task,
+        shape=Shape(),
+        drawing=Drawing(Sampling(), 1, top_logprobs=args.confidence_top, window=args.confidence_window),
+        segments=Segments(
+            None if args.segment_steps else args.segment_tokens or Segments.tokens,
+            args.segment_steps,
+            args.separator,
+        ),
+        probing=None if args.no_probes else probing,
+        group=args.group,
+        engine_arguments=dict(args.engine_arg),
+    )
+
+
+def _refuse_other(
+    args: argparse.Namespace, default_of: Callable[[str], Any], existing: "Existing", names: Sequence[str]
+) -> None:
+    """Raises UserError if one of these options was given: the store has such figures, made otherwise."""
+    for name in names:
+        if getattr(args, name) != default_of(name):
+            raise UserError(
+                f"{existing.store.path} was collected with another {_flag(name)}, and what it has is kept; "
+                "leave it out"
+            )
+
+
+def _is_complete(complete: bool, out: Path) -> bool:
+    if complete:
+        print(f"{out} is complete: there is nothing left to do")
+    return complete
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+# The options, and which others say nothing with them.
+_OPTIONS = {
+    "from_samples": (*_SAMPLING, "server"),
+    "rescore": (*_SAMPLING, *_READING, *_MODEL),
+}
