@@ -182,7 +182,8 @@ def _wanted(source: str) -> int:
 def _waves(unit: Unit) -> list[tuple[int, int]]:
     """Runs of episodes that share an engine; whole seeds, unless a seed has more problems than a wave."""
     total, width = len(unit.seeds) * len(unit.problems), len(unit.problems)
-    most = WAVE if unit.isolation == "none" else WAVE_APART
+    # A log of all rounds, kept for the costs, is no small thing either.
+    most = WAVE if unit.isolation == "none" or unit.costs else WAVE_APART
     if width >= most:
         return [
             (seed * width + first, seed * width + min(first + most, width))
