@@ -13,9 +13,9 @@ from env.forest import END_NONE
 
 # Where nothing is known of how long branches get: this part of --max-tokens.
 _GUESS = 0.5
-# Measured on stores of this program: ids, text and log probabilities of a token, then a node's own columns,
-# each once in the working folder and once in the store.
-_BYTES_A_TOKEN, _BYTES_A_NODE = 10, 60
+# Compressed, once in the working folder and once in the store: a token's id and text, a node's other columns.
+# Reckoned for prose; what a model repeats takes less.
+_BYTES_A_TOKEN, _BYTES_A_NODE = 8, 40
 # For steps, whose length only the model decides.
 _TOKENS_A_STEP = 100
 
@@ -61,41 +61,47 @@ class Forecast:
 def forecast(collection: Collection, branch_tokens: int | None) -> Forecast:
     """Expects what finished groups show, else `branch_tokens` a branch, else half of what is allowed."""
     plan, most = collection.plan, collection.plan.drawing.max_tokens
-    source = "as --expect-tokens says"
-    mean: float | None = branch_tokens
-    if mean is None:
-        mean, source = _measured(collection), "the mean so far"
-    if mean is None:
-        mean, source = _GUESS * most, "a guess, half of --max-tokens; --expect-tokens says better"
+    if measured := _measured(collection):
+        (length, segments), source = measured, "the mean so far"
+    elif branch_tokens:
+        length, segments, source = branch_tokens, None, "as --expect-tokens says"
+    else:
+        length, segments = _GUESS * most, None
+        source = "a guess, half of --max-tokens; --expect-tokens says better"
     arms = [sum(len(collection.groups[g]) for g in collection.missing(n)) for n in range(len(plan.arms))]
-    branches, tokens, nodes = expected(plan, mean)
+    branches, tokens, nodes = expected(plan, length, segments)
     _, most_tokens, _ = expected(plan, most)
     done = sum(file.stat().st_size for file in collection.folder.path.glob("samples-*/*.parquet"))
-    size = sum(arms) * (tokens * _BYTES_A_TOKEN + nodes * _BYTES_A_NODE) + done
     return Forecast(
         problems=max(arms),
         branches=sum(arms) * branches,
-        branch_tokens=mean,
+        branch_tokens=length,
         tokens=sum(arms) * tokens,
         most_tokens=int(sum(arms) * most_tokens),
-        size=size,
+        size=sum(arms) * (tokens * _BYTES_A_TOKEN + nodes * _BYTES_A_NODE) + done,
         free=shutil.disk_usage(_existing(collection.out)).free,
         source=source,
     )
 
 
-def expected(plan: Plan, length: float) -> tuple[int, float, float]:
-    """Branches, decoded tokens and nodes of a problem whose branches are all this long."""
-    rule = plan.segments
-    segment = rule.tokens or (rule.steps or 1) * _TOKENS_A_STEP
+def expected(plan: Plan, length: float, segments: float | None = None) -> tuple[int, float, float]:
+    """Branches, decoded tokens and nodes of a problem whose branches are all this long.
+
+    Args:
+        plan: what is collected.
+        length: of a branch, in tokens.
+        segments: of a branch; None = unknown.
+    """
+    rule, shape = plan.segments, plan.shape
+    segment = length / segments if segments else rule.tokens or (rule.steps or 1) * _TOKENS_A_STEP
     per_branch = max(1.0, length / segment)
-    branches = places = plan.shape.branches
+    branches = places = shape.branches
     tokens, nodes = branches * length, branches * per_branch
-    for depth, width in zip(plan.shape.fork_depths, plan.shape.fork_widths, strict=True):
+    for depth, width in zip(shape.fork_depths, shape.fork_widths, strict=True):
         rest = per_branch - depth
         if rest <= 0:
             break
-        forked = min(places, max(0, int((plan.shape.max_nodes - nodes) / (rest * (width - 1)))))
+        forked = min(places, max(0, int((shape.max_nodes - nodes) / (rest * (width - 1)))))
         new = forked * (width - 1)
         branches, nodes, tokens = branches + new, nodes + new * rest, tokens + new * rest * segment
         places += new
@@ -104,26 +110,28 @@ def expected(plan: Plan, length: float) -> tuple[int, float, float]:
     return branches, tokens, nodes
 
 
-def _measured(collection: Collection) -> float | None:
-    """Mean tokens of a branch in the first finished group, None if there is none."""
+def _measured(collection: Collection) -> tuple[float, float] | None:
+    """Mean tokens and segments of a branch in the first finished group, None if there is none."""
     for group in range(len(collection.groups)):
         file = collection.folder.samples(0, group)
         if file.exists():
             lengths = [
-                length
+                each
                 for row in pq.read_table(file, columns=["parent", "tokens", "end"]).to_pylist()
-                for length in branch_lengths(row["parent"], row["tokens"], row["end"])
+                for each in branch_lengths(row["parent"], row["tokens"], row["end"])
             ]
-            return sum(lengths) / len(lengths)
+            tokens, segments = (sum(each) / len(lengths) for each in zip(*lengths, strict=True))
+            return tokens, segments
     return None
 
 
-def branch_lengths(parent: Sequence[int], tokens: Sequence[int], end: Sequence[int]) -> list[int]:
-    """How many tokens each of a problem's branches has, from the root to where it ended."""
-    length: list[int] = []
+def branch_lengths(parent: Sequence[int], tokens: Sequence[int], end: Sequence[int]) -> list[tuple[int, int]]:
+    """Tokens and segments of each of a problem's branches, from the root to where it ended."""
+    length: list[tuple[int, int]] = []
     for above, count in zip(parent, tokens, strict=True):
-        length.append(count + (length[above] if above >= 0 else 0))
-    return [total for total, why in zip(length, end, strict=True) if why != END_NONE]
+        before, segments = length[above] if above >= 0 else (0, 0)
+        length.append((before + count, segments + 1))
+    return [each for each, why in zip(length, end, strict=True) if why != END_NONE]
 
 
 def _existing(path: Path) -> Path:

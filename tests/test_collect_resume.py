@@ -17,6 +17,7 @@ from collect.collection import Collection
 from collect.engine import EngineError, Sampling
 from collect.folder import FolderError
 from collect.plan import Arm
+from collect.preflight import forecast
 from collect.prompts import Prompting
 from collect.sampler import Drawing
 from env.schema import StoreError
@@ -108,6 +109,8 @@ def test_a_full_disk(tmp_path, undisturbed):
 def test_another_collection_is_in_the_way(tmp_path):
     out = tmp_path / "store"
     Collection(make_plan(), problems(5), out).sample_groups(0, Borrowed(), [1])
+    left = forecast(Collection(make_plan(), problems(5), out), 7)
+    assert left.problems == 3 and left.source == "the mean so far" and 20 < left.branch_tokens < 120
     other = make_plan(drawing=Drawing(Sampling(temperature=0.5, top_p=0.95), 120, 3, window=48))
     message = r"unfinished collection with other settings \(drawing\.sampling\.temperature: 1\.0, now 0\.5\)"
     with pytest.raises(FolderError, match=message):

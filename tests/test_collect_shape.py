@@ -81,12 +81,13 @@ def test_a_forecast_counts_branches_and_forks(length, segments):
     # 20 forks of the first segment, 30 of the second.
     new = 20 * (segments - 1) + 30 * (segments - 2)
     assert expected(forked, length) == (60, 10 * length + 100 * new, 10 * segments + new)
+    assert expected(plan(segments=Segments(None, 1)), length, 4.0) == (10, 10 * length, 40)
     probed = plan(segments=Segments(100), probing=Probing(max_tokens=20))
     assert expected(probed, length) == (10, 10 * length + 10 * segments * 10, 10 * segments)
 
 
 def test_branch_lengths_run_from_the_root_to_the_end():
-    assert branch_lengths([-1, 0, -1, 0], [5, 3, 2, 1], [0, 1, 2, 1]) == [8, 2, 6]
+    assert branch_lengths([-1, 0, -1, 0], [5, 3, 2, 1], [0, 1, 2, 1]) == [(8, 2), (2, 1), (6, 2)]
 
 
 def test_spliced_tokens():
