@@ -59,7 +59,7 @@ def plan_of_recipe(recipe: Mapping[str, Any], arms: tuple[Arm, ...] | None = Non
     source = {name: value for name, value in recipe["source"].items() if name not in ("count", "sha256")}
     shape, drawing = recipe["shape"], recipe["drawing"]
     return Plan(
-        arms=arms or tuple(Arm(model, prompting or Prompting()) for model, prompting in recorded),
+        arms=arms or recorded,
         source=Source(**source),
         dataset=recipe["dataset"],
         task=recipe["task"],

@@ -62,7 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--executor", choices=("serial", "processes", "ray"), default="processes", help="default: processes"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/episodes.parquet, a row each")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write DIR/episodes.parquet, a row each, and DIR/misses.parquet, what they asked for in vain",
+    )
     parser.add_argument(
         "--probe-tokens",
         type=natural,
@@ -92,13 +97,15 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     """
     from env.evaluate import evaluate
     from env.holdout import record
+    from env.misses import find_misses
     from env.store import Store
 
     programs = [rooms.program(name) for name in dict.fromkeys(args.controller)]
     stores = [Store.open(path) for path in dict.fromkeys(args.store)]
     # Before the work, not after it: a file that cannot be written must not cost an evaluation.
     table = args.out and args.out / "episodes.parquet"
-    for file in filter(None, (args.json, table)):
+    lacking = args.out and args.out / "misses.parquet"
+    for file in filter(None, (args.json, table, lacking)):
         files.ready(file)
     with progress_bar("episodes") as progress:
         episodes = evaluate(
@@ -136,6 +143,17 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         files.write(args.json, files.as_json({"rows": rows}))
     if table:
         files.write(table, files.as_parquet(episodes.frame))
+        misses = find_misses(
+            stores,
+            programs,
+            episodes.frame,
+            settings=dict(args.set),
+            protocol=args.protocol,
+            probe_tokens=args.probe_tokens,
+            max_branches=args.max_branches,
+            i_trust_this_code=args.i_trust_this_code,
+        )
+        files.write(lacking, files.as_parquet(misses))
     return 0
 
 
