@@ -29,9 +29,10 @@ from collect.local import parameters  # noqa: E402
 from collect.plan import Arm, Plan, Segments  # noqa: E402
 from collect.prm.scorer import open_scorer  # noqa: E402
 from collect.probes import Probing  # noqa: E402
-from collect.problems import Problem, Source  # noqa: E402
+from collect.problems import Problem, Source, load_problems  # noqa: E402
 from collect.prompts import Prompting  # noqa: E402
 from collect.sampler import Drawing, Shape  # noqa: E402
+from env.tasks import load_task  # noqa: E402
 
 
 class Recording(LocalEngine):
@@ -75,6 +76,7 @@ def main() -> None:
     for name, default in (("problems", 24), ("branches", 16), ("max-tokens", 400), ("segment-tokens", 100)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--probe-tokens", type=int, default=10)
+    parser.add_argument("--file", help="of problems; default: made-up ones")
     parser.add_argument("--prm", action="store_true", help="score steps too, with random weights")
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -95,6 +97,8 @@ def main() -> None:
             engine_arguments=settings,
         )
         problems = [Problem(f"What is {n} + {n}?", str(2 * n)) for n in range(args.problems)]
+        if args.file:
+            problems = load_problems(Source(args.file, limit=args.problems), load_task("exact"))
         scoring = None
         if args.prm:
             scorer = open_scorer(
