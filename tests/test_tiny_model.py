@@ -138,6 +138,15 @@ def test_the_figures_are_those_a_controller_needs(figures: dict[str, Any]) -> No
     assert figures["prm"]["auc_first"] > 0.75
 
 
+def test_the_data_sheet_states_the_figures(figures: dict[str, Any]) -> None:
+    sheet = (TINY / "README.md").read_text(encoding="utf-8")
+    for row, value in (("one sample", "accuracy"), ("majority of all samples", "majority")):
+        stated = " | ".join(f"{figures[split][value]:.0%}" for split in ("search", "holdout"))
+        assert f"| right, {row} | {stated} |" in sheet
+    assert f"ROC curve {figures['prm']['auc']:.2f} over all steps" in sheet
+    assert "Demo." in sheet
+
+
 @pytest.fixture(scope="module")
 def made(figures: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The tokenizer, the model and the PRM as transformers loads them."""
@@ -152,6 +161,7 @@ def made(figures: dict[str, Any]) -> tuple[Any, Any, Any]:
     return tokenizer, model, rewarder
 
 
+@pytest.mark.vllm
 def test_the_tokenizer_keeps_any_text_and_spells_numbers(made: tuple[Any, Any, Any]) -> None:
     tokenizer = made[0]
     for text in (
@@ -167,6 +177,7 @@ def test_the_tokenizer_keeps_any_text_and_spells_numbers(made: tuple[Any, Any, A
     assert tokenizer.eos_token == "<|im_end|>"
 
 
+@pytest.mark.vllm
 def test_the_chat_template_opens_the_thinking(made: tuple[Any, Any, Any]) -> None:
     from data.tiny.text import prompt_text
 
@@ -177,6 +188,7 @@ def test_the_chat_template_opens_the_thinking(made: tuple[Any, Any, Any]) -> Non
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n<think>\n")
 
 
+@pytest.mark.vllm
 def test_sampling_again_agrees_with_the_figures(made: tuple[Any, Any, Any], figures: dict[str, Any]) -> None:
     from data.tiny import prm
     from data.tiny.sampling import sample
@@ -201,6 +213,7 @@ def test_sampling_again_agrees_with_the_figures(made: tuple[Any, Any, Any], figu
     assert prm.auc(*zip(*pairs, strict=True)) > 0.75
 
 
+@pytest.mark.vllm
 def test_the_auc_is_the_share_of_pairs_in_order() -> None:
     pytest.importorskip("torch")
     from data.tiny.prm import auc
