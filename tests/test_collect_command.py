@@ -73,6 +73,7 @@ def test_what_it_would_cost(tmp_path, capsys):
 
 
 def test_models_that_are_none(tmp_path, capsys, monkeypatch):
+    shared_model()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     said = failure(capsys, *arguments(tmp_path, model="Qwen/Qwen3-8BB"))
     assert said.startswith("the tokenizer of the model 'Qwen/Qwen3-8BB' cannot be loaded: ")

@@ -40,8 +40,11 @@ CORPUS = [
 
 def make_tokenizer():
     """Byte-level BPE, with chat and thinking tokens."""
-    tokenizers = pytest.importorskip("tokenizers")
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip(
+        "transformers", reason="`pip install 'autotts[cpu]'` to test with a tokenizer"
+    )
+    import tokenizers
+
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = tokenizers.decoders.ByteLevel()
