@@ -138,6 +138,14 @@ def test_the_figures_are_those_a_controller_needs(figures: dict[str, Any]) -> No
     assert figures["prm"]["auc_first"] > 0.75
 
 
+def test_the_prm_says_how_it_is_asked() -> None:
+    from data.tiny.text import prompt_text
+
+    config = json.loads((TINY / "prm" / "config.json").read_text(encoding="utf-8"))
+    assert config["prompt_template"].replace("{question}", PROBLEM.question) == prompt_text(PROBLEM)
+    assert config["step_separator"] == SEPARATOR
+
+
 def test_the_data_sheet_states_the_figures(figures: dict[str, Any]) -> None:
     sheet = (TINY / "README.md").read_text(encoding="utf-8")
     for row, value in (("one sample", "accuracy"), ("majority of all samples", "majority")):

@@ -22,7 +22,8 @@ from data.tiny import prm
 from data.tiny.measuring import measure, measure_prm
 from data.tiny.problems import FOLDER, as_jsonl, draw_many, splits
 from data.tiny.sampling import sample
-from data.tiny.text import END, MAX_TOKENS, PAD, START, VOCABULARY, make_tokenizer, save_tokenizer
+from data.tiny.solutions import SEPARATOR
+from data.tiny.text import END, MAX_TOKENS, PAD, PROMPT, START, VOCABULARY, make_tokenizer, save_tokenizer
 from data.tiny.training import batches, fit, solution_example
 
 SEED = 0
@@ -66,9 +67,13 @@ def train_prm(tokenizer: Any, model: Qwen3ForCausalLM, without: set[str]) -> Qwe
     problems = draw_many(SEED + 1, PRM_PROBLEMS, without)
     samples = sample(model, tokenizer, problems, PRM_SAMPLES, SEED)
     say(f"{sum(len(ids) for drawn in samples for ids in drawn)} tokens sampled for the PRM")
-    rewarder = Qwen3ForTokenClassification(
-        Qwen3Config(**{**configuration(tokenizer).to_dict(), "num_labels": 2, "tie_word_embeddings": False})
+    config = Qwen3Config(
+        **{**configuration(tokenizer).to_dict(), "num_labels": 2, "tie_word_embeddings": False},
+        # Said to whoever scores: TRL keeps neither.
+        step_separator=SEPARATOR,
+        prompt_template=PROMPT,
     )
+    rewarder = Qwen3ForTokenClassification(config)
     rewarder.model.load_state_dict(model.model.state_dict())
     examples = [
         prm.example(tokenizer, problem, ids)
@@ -131,7 +136,7 @@ def main() -> None:
         "threads": args.threads,
     }
     (args.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    say(json.dumps({key: value for key, value in figures.items()}, indent=1))
+    say(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

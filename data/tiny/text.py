@@ -24,12 +24,13 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n<think>\\n' }}{%- endif -%}"
 )
+PROMPT = f"{START}user\n{{question}}{END}\n{START}assistant\n{THINK}\n"
 _PIECES = r"\n\n|\d|[A-Za-z]+| [A-Za-z]+|[^\sA-Za-z\d]+ ?|\s"
 
 
 def prompt_text(problem: Problem) -> str:
     """What the chat template makes of a problem, up to where the model goes on."""
-    return f"{START}user\n{problem.question}{END}\n{START}assistant\n{THINK}\n"
+    return PROMPT.replace("{question}", problem.question)
 
 
 def make_tokenizer(seed: int) -> Any:
