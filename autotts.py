@@ -22,13 +22,14 @@ from gymnasium.envs.registration import register
 from env.errors import UserError
 from env.rooms import Rooms
 
+ROOMS = Rooms(Path(import_module("controllers").__path__[0]), Path(__file__).resolve().parent / "data")
+
 register(
     id="AutoTTS/Replay-v0",
     entry_point="env.gym:ReplayEnv",
     vector_entry_point="env.gym:ReplayVectorEnv",
+    kwargs={"store": ROOMS.data / "stores" / "tiny-search"},
 )
-
-ROOMS = Rooms(Path(import_module("controllers").__path__[0]))
 
 API = {
     "Episodes": "env.evaluate",

@@ -22,6 +22,7 @@ FORBIDDEN = frozenset(
     "memoryview type super object classmethod id help exit quit".split()
 )
 ACTIONS = frozenset({"branch", "extend", "finish", "probe", "score", "fork", "together"})
+NEEDS = {"fork": "forks", "score": "prm", "confidence": "confidence"}
 INSPECTION = ("gi_", "cr_", "ag_", "f_", "tb_", "co_")
 MAX_SOURCE = 64 * 1024
 MAX_ELEMENTS = 64
@@ -100,6 +101,12 @@ def _check_contract(tree: ast.Module) -> None:
         raise ProgramError("no `def schedule(beta)`: it returns every setting as a dictionary")
     if not isinstance(solve, ast.AsyncFunctionDef) or not solve.args.args:
         raise ProgramError("no `async def solve(ep, ...)`: it plays one episode and returns an answer code")
+
+
+def needs(source: str) -> frozenset[str]:
+    """What a store must have for a program to play on it, beyond chains; of `Store.capabilities`."""
+    names = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+    return frozenset(capability for name, capability in NEEDS.items() if name in names)
 
 
 def _docstrings(tree: ast.Module) -> Iterator[ast.expr]:

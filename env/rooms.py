@@ -13,13 +13,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rooms:
-    """Finds controllers, so that `env` and `search_agent` need not import the room that holds them.
+    """Finds what other rooms hold, so that `env` and `search_agent` need not import them.
 
     Attributes:
         shelf: the directory of the shipped controllers; those that searches found are in its `discovered/`.
+        data: the directory of the tiny model and of the stores that were collected from it.
     """
 
     shelf: Path
+    data: Path
+
+    def bundled(self, split: str) -> Path:
+        """The store that is used where none is named; `split` is "search" or "holdout".
+
+        Raises:
+            UserError: it was not installed.
+        """
+        store = self.data / "stores" / f"tiny-{split}"
+        if not store.is_dir():
+            raise UserError(
+                f"name a store: this installation lacks the bundled one, {store}; `autotts import --help` "
+                "and `autotts collect --help` show how to make one"
+            )
+        return store
 
     def controllers(self) -> dict[str, Path]:
         """The shipped controllers by name, the ones from the literature first."""

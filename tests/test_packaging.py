@@ -8,7 +8,7 @@ import zipfile
 import pytest
 from checkout import ROOT
 
-ROOMS = ("env", "collect", "controllers", "search_agent")
+ROOMS = ("env", "collect", "controllers", "search_agent", "data")
 
 
 @pytest.fixture(scope="module")

@@ -228,7 +228,6 @@ def test_interrupted_it_says_how_to_go_on(store, tmp_path, scripted, capsys):
     [
         (["--resume"], "give its folder with --out"),
         (["--resume", "--out", "nowhere"], "no search run in nowhere"),
-        ([], "give the stores to search on"),
         (["{store}", "--holdout", "{store}"], "given twice"),
         (["{store}", "--folds", "1"], "at least 2"),
         (["nowhere"], "nowhere"),

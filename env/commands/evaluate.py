@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `autotts evaluate`."""
-    parser.add_argument("store", nargs="+", metavar="STORE", help="stores to replay")
+    parser.add_argument("store", nargs="*", metavar="STORE", help="stores to replay; default: a bundled demo")
     parser.add_argument(
         "--controller",
         nargs="+",
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from env.store import Store
 
     programs = [rooms.program(name) for name in dict.fromkeys(args.controller)]
-    stores = [Store.open(path) for path in dict.fromkeys(args.store)]
+    stores = [Store.open(path) for path in dict.fromkeys(args.store or [rooms.bundled("search")])]
     # Before the work, not after it: a file that cannot be written must not cost an evaluation.
     table = args.out and args.out / "episodes.parquet"
     lacking = args.out and args.out / "misses.parquet"

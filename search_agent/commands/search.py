@@ -2,6 +2,7 @@
 
 Ends with a table, one sentence, and a report to look at. Interrupt it at any time; --resume goes on.
 
+    autotts search
     autotts search stores/*/aime24 --minutes 15 --out runs/first
     autotts search --resume --out runs/first
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from env.commands.options import natural, positive
 from env.errors import UserError
+from env.program import needs
 from search_agent import proposers, start
 from search_agent.archive import Run
 
@@ -35,7 +37,9 @@ ROUNDS, FEW_ROUNDS = 60, 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `autotts search`."""
-    parser.add_argument("stores", nargs="*", metavar="STORE", help="search on these stores")
+    parser.add_argument(
+        "stores", nargs="*", metavar="STORE", help="search on these stores (default: a bundled demo)"
+    )
     parser.add_argument(
         "--holdout",
         nargs="+",
@@ -102,7 +106,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
 
     if args.minutes is not None and not args.minutes > 0:
         raise UserError(f"--minutes {args.minutes:g}: expected a number above 0")
-    run, options = _resumed(args) if args.resume else _started(args)
+    run, options = _resumed(args) if args.resume else _started(args, rooms)
     arena = start.open_arena(options)
     hidden = [Path(store.path) for store in (*arena.stores, *arena.holdout)]
     proposer = proposers.make(options.proposer, options, [*hidden, run.path if run else options.out])
@@ -113,7 +117,9 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     else:
         run = Run.create(options.out, config, stop)
     baselines = [rooms.program(name) for name in PUBLISHED]
-    examples = {name: rooms.program(name).source for name in rooms.controllers()}
+    held = frozenset.intersection(*(store.capabilities for store in arena.stores))
+    sources = {name: rooms.program(name).source for name in rooms.controllers()}
+    examples = {name: source for name, source in sources.items() if needs(source) <= held}
     try:
         with run.writing(), telling(arena) as teller:
             arena.progress = teller.advance
@@ -131,9 +137,11 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     return 0
 
 
-def _started(args: argparse.Namespace) -> tuple[None, argparse.Namespace]:
+def _started(args: argparse.Namespace, rooms: Rooms) -> tuple[None, argparse.Namespace]:
     if not args.stores:
-        raise UserError("give the stores to search on, or --resume --out RUN to go on with a search")
+        args.stores = [rooms.bundled("search")]
+        args.holdout = args.holdout or [rooms.bundled("holdout")]
+        print("no store named: a demo on samples of a tiny model, which prove nothing about real ones")
     args.stores, args.holdout = start.portable_paths(args.stores), start.portable_paths(args.holdout)
     args.out = args.out or start.next_folder()
     args.proposer = args.proposer or proposers.default(args)
