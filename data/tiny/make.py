@@ -34,9 +34,9 @@ PRM_PROBLEMS, PRM_SAMPLES = 1250, 4
 MEASURED_SAMPLES = 64
 
 
-def configuration(tokenizer: Any) -> Qwen3Config:
-    """About a million parameters, of which the vocabulary is a twentieth."""
-    return Qwen3Config(
+def configuration(**more: Any) -> Qwen3Config:
+    """About a million parameters, of which the vocabulary is a twentieth; `more` overrides."""
+    sizes = dict(
         vocab_size=VOCABULARY,
         hidden_size=128,
         intermediate_size=512,
@@ -46,19 +46,24 @@ def configuration(tokenizer: Any) -> Qwen3Config:
         head_dim=32,
         max_position_embeddings=MAX_TOKENS,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.token_to_id(START),
-        eos_token_id=tokenizer.token_to_id(END),
-        pad_token_id=tokenizer.token_to_id(PAD),
     )
+    return Qwen3Config(**{**sizes, **more})
+
+
+def control_tokens(tokenizer: Any) -> dict[str, int]:
+    """What a configuration says of the tokens that are not text."""
+    roles = {"bos": START, "eos": END, "pad": PAD}
+    return {f"{role}_token_id": tokenizer.token_to_id(token) for role, token in roles.items()}
 
 
 def train_model(tokenizer: Any, without: set[str]) -> Qwen3ForCausalLM:
     """The language model, trained on worked solutions of problems that are not in `without`."""
     rng = random.Random(SEED)
     torch.manual_seed(SEED)
-    model = Qwen3ForCausalLM(configuration(tokenizer))
+    model = Qwen3ForCausalLM(configuration())
     examples = [solution_example(tokenizer, rng, without) for _ in range(EXAMPLES)]
     fit(model, list(batches(examples, BATCH_TOKENS, tokenizer.token_to_id(PAD), rng)), RATE, say)
+    model.config.update(control_tokens(tokenizer))
     return model
 
 
@@ -67,8 +72,10 @@ def train_prm(tokenizer: Any, model: Qwen3ForCausalLM, without: set[str]) -> Qwe
     problems = draw_many(SEED + 1, PRM_PROBLEMS, without)
     samples = sample(model, tokenizer, problems, PRM_SAMPLES, SEED)
     say(f"{sum(len(ids) for drawn in samples for ids in drawn)} tokens sampled for the PRM")
-    config = Qwen3Config(
-        **{**configuration(tokenizer).to_dict(), "num_labels": 2, "tie_word_embeddings": False},
+    config = configuration(
+        **control_tokens(tokenizer),
+        num_labels=2,
+        tie_word_embeddings=False,
         # Said to whoever scores: TRL keeps neither.
         step_separator=SEPARATOR,
         prompt_template=PROMPT,
