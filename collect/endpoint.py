@@ -86,17 +86,17 @@ def failure(url: str, error: Exception, retries: int = RETRIES) -> EngineError:
     said = " ".join((getattr(error, "message", "") or str(error)).replace(key(), "[key]").split())[:300]
     where = f"the server {url}"
     if isinstance(error, APITimeoutError):
-        what = f"{where} did not answer in time, {retries + 1} times; is it overloaded? see --server-timeout"
+        what = f"{where} did not answer in time, {retries + 1} times; give it longer with --server-timeout"
     elif isinstance(error, APIStatusError) and error.status_code in (401, 403):
         what = f"{where} refuses the key; set {KEY} in the environment to the one that it was started with"
     elif isinstance(error, APIStatusError):
         what = f"{where} refuses a request (HTTP {error.status_code}): {said}"
     elif isinstance(error, APIConnectionError):
         reason = " ".join(str(error.__cause__ or error).split())[:200].replace(key(), "[key]")
-        what = f"there is no connection to {where}, {retries + 1} times: {reason}; is it up?"
+        what = f"there is no connection to {where}, {retries + 1} times: {reason}; see whether it is up"
     else:
         what = f"{where} does not answer as vLLM does: {said or type(error).__name__}"
-    return EngineError(f"{what}; what is finished is kept: mend it and run the same command again")
+    return EngineError(f"{what}; what is finished is kept, so mend it and run the same command again")
 
 
 def _look(url: str, models: Collection[str]) -> dict[str, Served]:

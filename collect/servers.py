@@ -3,7 +3,8 @@
 import asyncio
 import json
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -142,7 +143,7 @@ class ServerPlace:
             answers.put(error)
         # Without an answer the collection would wait for ever.
         except Exception as error:
-            answers.put(failure(self._served.url, error))
+            answers.put(failure(self._served.url, error, RETRIES))
 
     async def _sample(self, request: Request) -> Sample:
         """One request, tried until there is a whole sample."""
@@ -156,10 +157,10 @@ class ServerPlace:
                 )
                 return read(json.loads(reply.content), request, self._served.url)
             except OpenAIError as error:
-                raise failure(self._served.url, error) from None
+                raise failure(self._served.url, error, RETRIES) from None
             except (BadReply, ValueError, LookupError, TypeError, AttributeError) as error:
                 if attempt == ATTEMPTS - 1:
-                    raise failure(self._served.url, error) from None
+                    raise failure(self._served.url, error, RETRIES) from None
                 await asyncio.sleep(PAUSE * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
 
@@ -189,6 +190,7 @@ def _asked(request: Request) -> dict[str, Any]:
             "return_token_ids": True,
             # Else likely tokens with the same text, such as parts of characters, would count as one.
             "return_tokens_as_token_ids": True,
+            "prompt_logprobs": request.top_logprobs if request.read_prompt else None,
         },
     }
 
@@ -229,20 +231,40 @@ def read(reply: Any, request: Request, url: str) -> Sample:
             "it with --generation-config vllm"
         )
     details = usage.get("prompt_tokens_details") or {}
+    tops = [
+        {int(name.removeprefix("token_id:")): value for name, value in top.items()}
+        for top in logprobs["top_logprobs"]
+    ]
+    prompt, prompt_confidence = None, None
+    if request.read_prompt:
+        # Nothing comes before the first token, so vLLM has no values for it.
+        after = list(islice(request.prompt, 1, None))
+        told = [
+            {int(name): each["logprob"] for name, each in at.items()} for at in choice["prompt_logprobs"][1:]
+        ]
+        prompt = _after_first([at[token] for at, token in zip(told, after, strict=True)])
+        if request.top_logprobs:
+            prompt_confidence = _after_first(_confidence(told, after, request.top_logprobs))
     return Sample(
         [int(token) for token in ids],
         values,
-        _confidence(logprobs["top_logprobs"], ids, request.top_logprobs) if request.top_logprobs else None,
+        _confidence(tops, ids, request.top_logprobs) if request.top_logprobs else None,
         finish,
         details.get("cached_tokens") or 0,
+        prompt,
+        prompt_confidence,
     )
 
 
-def _confidence(tops: Sequence[dict[str, float]], ids: Sequence[int], count: int) -> NDArray[np.float32]:
-    """Minus the mean of the likeliest at each position, among which the sampled token need not be."""
+def _after_first(values: Iterable[float]) -> NDArray[np.float32]:
+    return np.array([np.nan, *values], np.float32)
+
+
+def _confidence(tops: Sequence[dict[int, float]], ids: Sequence[int], count: int) -> NDArray[np.float32]:
+    """Minus the mean of the likeliest at each position, among which the token itself need not be."""
     rows = []
     for top, token in zip(tops, ids, strict=True):
-        values = [value for name, value in top.items() if len(top) <= count or name != f"token_id:{token}"]
+        values = [value for name, value in top.items() if len(top) <= count or name != token]
         if len(values) != count:
             raise BadReply(f"{len(values)} log probabilities at a position where {count} were asked for")
         # In the order in which an engine has them, or the sum would round another way.
