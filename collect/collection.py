@@ -46,6 +46,7 @@ class Scoring:
         separator: what ends a step.
         name: of the model.
         window: how much of a path it is to score, in tokens; None = all.
+        at_once: groups that it is given at a time, enough to keep all of its processes at work.
     """
 
     open: Callable[[], Scorer]
@@ -53,6 +54,7 @@ class Scoring:
     separator: str
     name: str
     window: int | None = None
+    at_once: int = 1
 
 
 class Collection:
@@ -185,13 +187,14 @@ class Collection:
             return
         scorer = scoring.open()
         try:
-            for done, group in enumerate(missing):
-                progress("groups scored", done, len(missing))
-                problems = self._samples(group)
+            for first in range(0, len(missing), scoring.at_once):
+                progress("groups scored", first, len(missing))
+                groups = {group: self._samples(group) for group in missing[first : first + scoring.at_once]}
+                problems = [each for group in groups.values() for each in group]
                 trees = [(self.problems[number].question, nodes) for number, nodes in problems]
-                found = score_trees(scorer, trees, scoring.separator)
-                numbers = [number for number, _ in problems]
-                self.folder.write_scores(group, list(zip(numbers, found, strict=True)))
+                found = iter(score_trees(scorer, trees, scoring.separator))
+                for group, own in groups.items():
+                    self.folder.write_scores(group, [(number, next(found)) for number, _ in own])
             progress("groups scored", len(missing), len(missing))
         finally:
             scorer.close()

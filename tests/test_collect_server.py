@@ -28,7 +28,10 @@ from env.errors import UserError
 from env.store import Store
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
-MODEL = str(shared_model())
+
+
+def model() -> str:
+    return str(shared_model())
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def environment(monkeypatch):
 
 
 def open_at(*urls: str, **settings):
-    return open_servers(MODEL, survey(urls, [MODEL])[MODEL], 20, **settings)
+    return open_servers(model(), survey(urls, [model()])[model()], 20, **settings)
 
 
 def requests(count: int) -> list[Request]:
@@ -186,9 +189,9 @@ def test_a_server_that_goes_away_and_the_same_command(server, tmp_path, undistur
 
 def test_what_takes_too_long_is_asked_again(server):
     with Proxy(server, (late,), every=6) as proxy:
-        (served,) = survey([proxy.url], [MODEL])[MODEL]
+        (served,) = survey([proxy.url], [model()])[model()]
         place = servers.ServerPlace(served, seconds=2)
-        engine = servers.SpreadEngine(MODEL, [place])
+        engine = servers.SpreadEngine(model(), [place])
         samples = generate(engine, requests(24))
         engine.close()
     assert proxy.struck["late"] > 1 and len(proxy.seen) == 24 + proxy.struck["late"]
@@ -198,9 +201,9 @@ def test_what_takes_too_long_is_asked_again(server):
 
 def test_closing_gives_up_what_is_under_way(server):
     with Proxy(server, (late,), every=1) as proxy:
-        served = survey([proxy.url], [MODEL])[MODEL]
+        served = survey([proxy.url], [model()])[model()]
         place = servers.ServerPlace(served[0])
-        engine = servers.SpreadEngine(MODEL, [place])
+        engine = servers.SpreadEngine(model(), [place])
         engine.submit(requests(6))
         engine.close()
         engine.close()
@@ -210,16 +213,16 @@ def test_a_server_that_is_down(monkeypatch):
     monkeypatch.setattr(endpoint, "SECONDS_AT_START", 2.0)
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(EngineError, match=rf"no connection to the server {url}, 3 times: .*see whether"):
-        survey([url], [MODEL])
+        survey([url], [model()])
 
 
 def test_a_server_of_another_model(server):
-    with pytest.raises(EngineError, match=rf"serves '{MODEL}', not 'Qwen/Other'; .*--served-model-name"):
+    with pytest.raises(EngineError, match=rf"serves '{model()}', not 'Qwen/Other'; .*--served-model-name"):
         survey([server], ["Qwen/Other"])
     with pytest.raises(UserError, match="no server has the model 'Qwen/Other'; add one that has to --server"):
-        survey([server], [MODEL, "Qwen/Other"])
+        survey([server], [model(), "Qwen/Other"])
     # By its path, whatever it is called; with or without /v1, named twice.
-    (served,) = survey([server, f"{server}/v1/"], [MODEL])[MODEL]
+    (served,) = survey([server, f"{server}/v1/"], [model()])[model()]
     assert (served.url, served.context, served.version) == (server, 8192, "0.32.0")
 
 
@@ -230,19 +233,19 @@ def test_a_server_that_asks_for_another_key(server, monkeypatch):
         else:
             monkeypatch.delenv("VLLM_API_KEY")
         with pytest.raises(EngineError, match=r"refuses the key; set VLLM_API_KEY") as caught:
-            survey([server], [MODEL])
+            survey([server], [model()])
         assert not other or other not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "nonsense"])
 def test_what_is_no_address(url):
     with pytest.raises(UserError, match="is no address of a server; give one such as http://localhost:8000"):
-        survey([url], [MODEL])
+        survey([url], [model()])
 
 
 def test_an_address_with_a_password():
     with pytest.raises(UserError, match=r"http://host/v1 is given with a password.*VLLM_API_KEY") as caught:
-        survey(["http://me:secret@host/v1?token=hidden"], [MODEL])
+        survey(["http://me:secret@host/v1?token=hidden"], [model()])
     assert "secret" not in str(caught.value) and "hidden" not in str(caught.value)
 
 
@@ -308,7 +311,7 @@ def test_a_request_that_is_refused(server):
         generate(engine, [Request([5] * 8300, 50, 0, Sampling(), (1,))])
     engine.close()
     with pytest.raises(EngineError, match=r"refuses a request \(HTTP 400\): .*logprobs"):
-        open_servers(MODEL, survey([server], [MODEL])[MODEL], 40)
+        open_servers(model(), survey([server], [model()])[model()], 40)
 
 
 def test_replies_that_are_no_completions(server):
@@ -325,7 +328,7 @@ def test_the_command(server, tmp_path, capfd, caplog):
     """Two addresses, faults on one; the key is seen by the server alone."""
     caplog.set_level(logging.DEBUG)
     file = write_problems(tmp_path / "problems.jsonl", 4)
-    command = ["collect", "--model", MODEL, "--problems", str(file), "--task", "exact", "--branches", "4"]
+    command = ["collect", "--model", model(), "--problems", str(file), "--task", "exact", "--branches", "4"]
     command += ["--segment-tokens", "30", "--max-tokens", "90", "--probe-tokens", "8", "--group", "2"]
     with Proxy(server, (busy, aborted), every=4) as proxy:
         at = ["--server", f"{proxy.url},{server}/v1", "--server-requests", "8"]
@@ -351,7 +354,7 @@ def test_the_command(server, tmp_path, capfd, caplog):
 
 def test_options_that_a_running_server_cannot_take(server, tmp_path, capsys):
     file = write_problems(tmp_path / "problems.jsonl", 2)
-    command = ["collect", "--model", MODEL, "--problems", str(file), "--out", str(tmp_path / "store")]
+    command = ["collect", "--model", model(), "--problems", str(file), "--out", str(tmp_path / "store")]
     assert main([*command, "--server", server, "--engine-arg", "dtype=float32"]) == 2
     assert "--engine-arg dtype says nothing to a server that is running" in capsys.readouterr().err
     assert main([*command, "--prm-server", server]) == 2

@@ -1,8 +1,9 @@
-"""Where a collection runs, as options: in this process, or at servers; all of it, or one shard."""
+"""Where a collection runs, as options: in this process or in several, at servers; all of it, or a shard."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from env.commands.options import positive
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collect.engine import Engine
     from collect.plan import Plan
     from collect.prm.scorer import Scorer
+    from collect.workers import Worker
 
 # What is done here even if servers sample: everything else is theirs, set when they are started.
 _TOKENIZING = ("revision", "tokenizer", "tokenizer_revision", "trust_remote_code")
@@ -48,6 +50,19 @@ def add_arguments(group: Any) -> None:
         "--prm-server", type=_addresses, action="extend", default=[], metavar="URL,...", help="of --prm"
     )
     group.add_argument(
+        "--gpus",
+        type=positive,
+        metavar="N",
+        help="that many GPUs of this machine, an engine on each, or on each tensor_parallel_size of them; "
+        "with the CPU build of vLLM, N processes; default: one engine in this process",
+    )
+    group.add_argument(
+        "--ray",
+        action="store_true",
+        help="the same on the GPUs of a Ray cluster (RAY_ADDRESS, else one that is started here); needs "
+        "`pip install 'autotts[ray]'`; default: all that it has, or --gpus N of them",
+    )
+    group.add_argument(
         "--shard",
         metavar="I/N",
         help="do every N-th group of problems, from the I-th on, with STORE a part of its own; I counts from "
@@ -73,6 +88,8 @@ class Where:
         self._served: dict[str, list[Served]] = {}
         if args.prm_server and not args.prm:
             raise UserError("--prm-server needs --prm: the model that it serves")
+        if args.server and (args.gpus or args.ray):
+            raise UserError("--server samples on the servers' own GPUs: leave out --gpus and --ray")
         if args.server:
             theirs = sorted(name for name, _ in args.engine_arg if name not in _TOKENIZING)
             if theirs:
@@ -110,7 +127,12 @@ class Where:
             return open_servers(model, self._served[model], top, args.server_requests, args.server_timeout)
         from collect.local import LocalEngine
 
-        return LocalEngine(model, top, plan.engine_arguments)
+        open_engine = partial(LocalEngine, model, top, dict(plan.engine_arguments))
+        if not (self._args.gpus or self._args.ray):
+            return open_engine()
+        from collect.workers import open_engines
+
+        return open_engines(model, self._workers(plan.engine_arguments), open_engine)
 
     def open_scorer(self, model: str, options: Mapping[str, Any], arguments: Mapping[str, Any]) -> "Scorer":
         """The PRM; `options` and `arguments` as in `collect.prm.scorer.open_scorer`. Raises UserError."""
@@ -120,9 +142,31 @@ class Where:
             return ServerScorer(
                 model, self._args.prm_server, **options, seconds=float(self._args.server_timeout)
             )
+        from collect.prm.registry import JUDGE
         from collect.prm.scorer import open_scorer
 
-        return open_scorer(model, engine_args=arguments, **options)
+        open_here = partial(open_scorer, model, engine_args=dict(arguments), **options)
+        if not (self._args.gpus or self._args.ray) or options["kind"] == JUDGE:
+            return open_here()
+        from collect.workers import open_scorers
+
+        return open_scorers(self._workers(arguments), open_here)
+
+    @property
+    def at_once(self) -> int:
+        """How many groups a scorer should be given at a time."""
+        return 2 * (self._args.gpus or (8 if self._args.ray else 1))
+
+    def _workers(self, arguments: Mapping[str, Any]) -> "list[Callable[[], Worker]]":
+        """What starts the processes, an engine each."""
+        cards = arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1)
+        if self._args.ray:
+            from collect.clusters import ray_workers
+
+            return ray_workers(self._args.gpus, cards)
+        from collect.workers import process_workers
+
+        return process_workers(self._args.gpus, cards)
 
 
 def _addresses(text: str) -> list[str]:
