@@ -208,7 +208,7 @@ class FromSamples(Collection):
             for group in self.own_groups:
                 for number in self.groups[group]:
                     tree = reader.tree(self.problems[number])
-                    _check_text(reader.tokens, tree.stored)
+                    check_text(reader.tokens, tree.stored)
                     prompt = len(tree.prompt.ids)
                     survey.branches += len(tree.branches)
                     survey.encoded += sum(r.ids is not None and not r.exact for r in tree.recovered)
@@ -228,7 +228,7 @@ class FromSamples(Collection):
             )
 
 
-def _check_text(tokens: Tokens, stored: Nodes) -> None:
+def check_text(tokens: Tokens, stored: Nodes) -> None:
     """Raises UserError unless the ids of a tree's first segment are its text."""
     if stored.token_ids is None or stored.text is None:
         return

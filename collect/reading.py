@@ -148,10 +148,9 @@ class Reader:
         if not wanted and not self.is_checked:
             wanted = [number for number, branch in enumerate(tree.branches) if branch.ids][:1]
         self.is_checked = self.is_checked or bool(wanted)
-        samples = yield [self._request(tree, number) for number in wanted]
+        samples = yield [reading_of(tree, number, self.tokens, self.top_logprobs) for number in wanted]
         for number, sample in zip(wanted, samples, strict=True):
-            _fill(tree, number, sample)
-            self._check(tree, number)
+            fill(tree, number, sample, self.tokens.model)
         yield from ask(self.prober, self.prompter, tree, unasked(tree))
         return tree
 
@@ -177,35 +176,47 @@ class Reader:
                 wanted.add(node.branch)
         return sorted(wanted)
 
-    def _request(self, tree: ReadTree, number: int) -> Request:
-        ids, prompt = tree.branches[number].ids, tree.prompt.ids
-        return Request(
-            Spliced((prompt, len(prompt)), (ids, len(ids))),
-            # Something must be drawn for what comes before to be read.
-            max_tokens=1,
-            seed=0,
-            sampling=GREEDY,
-            stop_token_ids=self.tokens.ends,
-            top_logprobs=self.top_logprobs,
-            read_prompt=True,
-        )
 
-    def _check(self, tree: ReadTree, branch: int) -> None:
-        """Holds what the model says of a branch against what was stored of it."""
-        stored, found = Known(tree.stored.logprob), tree.branches[branch].logprobs
-        apart, tokens = 0.0, 0
-        for number, node in enumerate(tree.nodes):
-            same = tree.same(number)
-            if node.branch == branch and node.last > node.first and stored.has(same):
-                mean = float(found[node.first : node.last].mean(dtype=np.float64))
-                apart += abs(mean - stored.value(same)) * (node.last - node.first)
-                tokens += node.last - node.first
-        if tokens and apart / tokens > FAR_APART:
-            raise UserError(
-                f"{self.tokens.model!r} did not write what the store has: its log probabilities of the same "
-                f"tokens are {apart / tokens:.2f} apart from the stored ones; give the store's own model and "
-                "prompt"
-            )
+def reading_of(tree: ReadTree, number: int, tokens: Tokens, top_logprobs: int) -> Request:
+    """What makes a model read a branch; see `fill`."""
+    ids, prompt = tree.branches[number].ids, tree.prompt.ids
+    return Request(
+        Spliced((prompt, len(prompt)), (ids, len(ids))),
+        # Something must be drawn for what comes before to be read.
+        max_tokens=1,
+        seed=0,
+        sampling=GREEDY,
+        stop_token_ids=tokens.ends,
+        top_logprobs=top_logprobs,
+        read_prompt=True,
+    )
+
+
+def fill(tree: ReadTree, number: int, sample: Sample, model: str) -> None:
+    """Gives a branch what a model says of its tokens, and holds it against what was stored of them.
+
+    Raises:
+        EngineError: the engine cannot read.
+        UserError: the model is another one than the branch is of.
+    """
+    if sample.prompt_logprobs is None:
+        raise EngineError("only a model in this process can read what was sampled before: leave out --server")
+    first = len(tree.prompt.ids)
+    found = sample.prompt_logprobs[first:]
+    confidence = None if sample.prompt_confidence is None else sample.prompt_confidence[first:]
+    tree.branches[number] = replace(tree.branches[number], logprobs=found, confidence=confidence)
+    stored = Known(tree.stored.logprob)
+    apart, tokens = 0.0, 0
+    for place, (node, source) in enumerate(zip(tree.nodes, tree.sources, strict=True)):
+        if node.branch == number and node.last > node.first and stored.has(tree.same(place)):
+            mean = float(found[node.first : node.last].mean(dtype=np.float64))
+            apart += abs(mean - stored.value(source)) * (node.last - node.first)
+            tokens += node.last - node.first
+    if tokens and apart / tokens > FAR_APART:
+        raise UserError(
+            f"{model!r} did not write what the store has: its log probabilities of the same tokens are "
+            f"{apart / tokens:.2f} apart from the stored ones; give the store's own model and prompt"
+        )
 
 
 def unasked(tree: ReadTree) -> list[Node]:
@@ -268,14 +279,3 @@ def _add(tree: ReadTree, branch: int, above: int, first: int, last: int, source:
     tree.nodes.append(node)
     tree.sources.append(source)
     tree.lengths.append(last - first)
-
-
-def _fill(tree: ReadTree, number: int, sample: Sample) -> None:
-    """Gives a branch what the model says of its tokens."""
-    if sample.prompt_logprobs is None:
-        raise EngineError("only a model in this process can read what was sampled before: leave out --server")
-    first = len(tree.prompt.ids)
-    confidence = None if sample.prompt_confidence is None else sample.prompt_confidence[first:]
-    tree.branches[number] = replace(
-        tree.branches[number], logprobs=sample.prompt_logprobs[first:], confidence=confidence
-    )

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 from collecting import Borrowed, collect, contents, make_plan, problems
+from commanding import run_all
 from vllm_models import SMALL, shared_model, shared_prm
 
-from autotts import main
 from collect.engine import EngineError
 from collect.existing import Existing
 from collect.from_samples import FromSamples
@@ -186,26 +186,24 @@ def test_what_cannot_be_read(tmp_path):
         read(Store.open(tmp_path / "mute"), make_plan(), tmp_path / "out")
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path):
     source = collect(bare(), tmp_path / "poor", 2)
+    scored = ["--prm", str(shared_prm()), "--separator", " ", "--prm-engine-arg", "max_model_len=512"]
     given = ["collect", "--from-samples", str(source.path), "--out", str(tmp_path / "out")]
     given += ["--probe-tokens", "12", "--confidence-window", "48", "--engine-arg", "max_num_seqs=16"]
-    given += ["--prm", str(shared_prm()), "--separator", " ", "--prm-engine-arg", "max_model_len=512"]
-    assert main([*given, "--dry-run"]) == 0
-    assert "to read: 16 branches, " in capsys.readouterr().err
-    assert main(given) == 0
+    dry, done, rescored, foreign, two, prompted = run_all(
+        [*given, *scored, "--dry-run"],
+        [*given, *scored],
+        ["collect", "--rescore", str(source.path), "--out", str(tmp_path / "scored"), *scored],
+        [*given[:3], "--out", str(tmp_path / "new"), "--branches", "4"],
+        [*given[:3], "--out", str(tmp_path / "new"), "--rescore", "x"],
+        [*given[:3], "--out", str(tmp_path / "new"), "--prompt", "Now {question}"],
+    )
+    assert (dry.status, done.status, rescored.status) == (0, 0, 0), (dry.err, done.err, rescored.err)
+    assert dry.err.startswith("to read: 16 branches, ") and "16 branches, " in done.out
     store = Store.open(tmp_path / "out")
     assert store.capabilities == {"forks", "logprob", "text", "probes", "confidence", "prm"}
-    scores = nodes_of(store)["prm"]
-    rescored = ["collect", "--rescore", str(source.path), "--out", str(tmp_path / "scored")]
-    rescored += ["--prm", str(shared_prm()), "--separator", " ", "--prm-engine-arg", "max_model_len=512"]
-    assert main(rescored) == 0
-    assert nodes_of(Store.open(tmp_path / "scored"))["prm"].equals(scores)
-    capsys.readouterr()
-    for wrong, message in (
-        (["--branches", "4"], "--branches says nothing with --from-samples, so leave it out"),
-        (["--rescore", "x"], "--from-samples and --rescore are two jobs: do one, then the other"),
-        (["--prompt", "Now {question}"], "was collected with another prompt"),
-    ):
-        assert main([*given[:4], str(tmp_path / "new"), *wrong]) == 2
-        assert message in capsys.readouterr().err
+    assert nodes_of(Store.open(tmp_path / "scored"))["prm"].equals(nodes_of(store)["prm"])
+    assert "--branches says nothing with --from-samples, so leave it out" in foreign.err
+    assert "--from-samples and --rescore are two jobs: do one, then the other" in two.err
+    assert "was collected with another prompt" in prompted.err

@@ -121,7 +121,12 @@ def plan_of(args: argparse.Namespace) -> "Plan":
         ),
         dataset=args.dataset or Path(args.problems).stem,
         task=args.task,
-        shape=Shape(args.branches, args.fork_depths, widths if args.fork_depths else (), args.max_nodes),
+        shape=Shape(
+            args.branches or Shape.branches,
+            args.fork_depths,
+            widths if args.fork_depths else (),
+            args.max_nodes,
+        ),
         drawing=Drawing(sampling, args.max_tokens, args.seed, args.confidence_top, args.confidence_window),
         segments=Segments(
             None if args.segment_steps else args.segment_tokens or Segments.tokens,
@@ -163,6 +168,7 @@ def scoring_of(args: argparse.Namespace, on_cpu: bool, places: "Where") -> "Scor
         args.separator,
         args.prm,
         args.prm_window,
+        places.at_once,
     )
 
 
@@ -250,7 +256,7 @@ def _add_model(group: Any) -> None:
 
 def _add_tree(group: Any) -> None:
     group.add_argument(
-        "--branches", type=positive, default=64, metavar="N", help="independent ones a problem; default: 64"
+        "--branches", type=positive, metavar="N", help="independent ones a problem; default: 64"
     )
     group.add_argument(
         "--segment-tokens", type=positive, metavar="N", help="a segment's length; default: 500"

@@ -75,6 +75,19 @@ def add_arguments(group: Any) -> None:
         help="sample nothing: replace the PRM scores of a store by those of --prm (with --force and the same "
         "STORE in place)",
     )
+    group.add_argument(
+        "--extend",
+        type=Path,
+        metavar="STORE",
+        help="sample what a collected store lacks, as it was sampled: --branches a problem, and --misses",
+    )
+    group.add_argument(
+        "--misses",
+        type=Path,
+        metavar="DIR",
+        help="with --extend: what an evaluation asked for in vain, written by `autotts evaluate --out DIR`; "
+        "with --branches, no problem gets more than that many at the root",
+    )
 
 
 def is_asked(args: argparse.Namespace) -> bool:
@@ -120,7 +133,10 @@ def run(
             with Display(Tally()) as display:
                 rescoring.run(display.report)
         return
-    collection, lines = _from_samples(args, places, scoring_of(), default_of)
+    if option == "extend":
+        collection, lines = _extend(args, places, scoring_of)
+    else:
+        collection, lines = _from_samples(args, places, scoring_of(), default_of)
     if not _is_complete(collection.complete, args.out):
         print("\n".join(lines), file=sys.stderr)
         if args.dry_run:
@@ -142,6 +158,36 @@ def _from_samples(
     return collection, collection.survey.lines()
 
 
+def _extend(
+    args: argparse.Namespace, places: "Where", scoring_of: "Callable[[], Scoring | None]"
+) -> "tuple[Collection, list[str]]":
+    from collect.existing import Existing
+    from collect.extend import Extension, plan_to_extend
+    from collect.lacking import read_misses
+
+    if args.branches is None and args.misses is None:
+        raise UserError(
+            "--extend must know what the store is to have more of: give --branches, --misses or both"
+        )
+    existing = Existing(args.extend)
+    lacking = None if args.misses is None else read_misses(args.misses, existing, args.branches)
+    branches = args.branches if args.misses is None else None
+    plan = plan_to_extend(existing, branches, args.model, dict(args.engine_arg))
+    _take_prm(args, existing)
+    extension = Extension(existing, places.locate(plan), args.out, lacking, scoring_of(), args.force)
+    return extension, [] if extension.complete else extension.lines()
+
+
+def _take_prm(args: argparse.Namespace, existing: "Existing") -> None:
+    """Sets the options of the PRM as they were when the store was scored, where none is given."""
+    recorded = existing.store.meta["provenance"].get("prm")
+    if recorded is None or args.prm is not None:
+        return
+    args.prm, args.prm_kind, args.prm_window = recorded["model"], recorded["kind"], recorded["window"]
+    args.prm_step_tag, args.separator = recorded["step_tag"], recorded["separator"]
+    args.prm_engine_arg = [*recorded["engine_args"].items(), *args.prm_engine_arg]
+
+
 def _reading_plan(args: argparse.Namespace, existing: "Existing", default_of: Callable[[str], Any]) -> "Plan":
     from collect.engine import Sampling
     from collect.plan import Plan, Segments
@@ -155,9 +201,9 @@ def _reading_plan(args: argparse.Namespace, existing: "Existing", default_of: Ca
     recipe = store.meta.get("provenance", {}).get("recipe", {})
     probing: Probing | None = Probing(args.probe_text, args.probe_tokens)
     confidence = {"top_logprobs": args.confidence_top, "window": args.confidence_window}
-    if recipe.get("probing") and probing != (known := Probing(**recipe["probing"])):
+    if recipe.get("probing") and probing != (asked := Probing(**recipe["probing"])):
         _refuse_other(args, default_of, existing, ("probe_text", "probe_tokens"))
-        probing = known
+        probing = asked
     if "confidence" in store.capabilities and recipe:
         known = {name: recipe["drawing"][name] for name in confidence}
         if confidence != known:
@@ -206,6 +252,7 @@ def _flag(name: str) -> str:
 
 # The options, and which others say nothing with them.
 _OPTIONS = {
-    "from_samples": (*_SAMPLING, "server"),
-    "rescore": (*_SAMPLING, *_READING, *_MODEL),
+    "from_samples": (*_SAMPLING, "misses"),
+    "rescore": (*_SAMPLING, *_READING, *_MODEL, "misses"),
+    "extend": (*(name for name in _SAMPLING if name != "branches"), *_READING, "group"),
 }
