@@ -4,7 +4,7 @@ import json
 
 import pytest
 from collecting import write_problems
-from vllm_models import shared_engine, shared_model, shared_prm
+from vllm_models import shared_model, shared_prm
 
 from autotts import main
 from env.store import Store
@@ -113,7 +113,3 @@ def test_problems_that_cannot_be_graded(tmp_path, capsys):
     (tmp_path / "problems.jsonl").write_text(json.dumps({"question": "?", "answer": "?"}))
     assert "the gold answer '?' is not" in failure(capsys, *given, "--task", "math")
     assert not (tmp_path / "store.collecting").exists()
-
-
-def test_engines_are_shared_by_the_tests():
-    assert shared_engine() is shared_engine()

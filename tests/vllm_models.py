@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collect.engine import EngineError
-from collect.local import prepare
+from collect.local import LocalEngine, prepare
 
 # Torch reads some settings when it is first imported, which whoever imports this has not done yet.
 with contextlib.suppress(EngineError):
@@ -94,13 +94,18 @@ def shared_model() -> Path:
     return make_model(_kept_folder())
 
 
-@functools.cache
 def shared_engine():
-    """One vLLM engine with it; skips where there is no vLLM."""
+    """One vLLM engine with it, while that lasts; skips where there is no vLLM."""
     model = shared_model()
-    from collect.local import LocalEngine
+    from vllm.distributed.parallel_state import model_parallel_is_initialized
 
-    return LocalEngine(str(model), 20, SMALL)
+    # Engines share some state of the process, and whichever is closed takes it from the others.
+    if not _engines or not model_parallel_is_initialized():
+        _engines[:] = [LocalEngine(str(model), 20, SMALL)]
+    return _engines[0]
+
+
+_engines: list[LocalEngine] = []
 
 
 def make_prm(folder: Path, context: int = 512) -> Path:
