@@ -144,6 +144,12 @@ def test_samples_depend_on_their_request_alone():
         assert alone.cached_tokens > 0
 
 
+def test_prompts_that_fill_more_than_a_step():
+    sampler = make_sampler(make_plan())
+    asked = [Request([5 + n] * 1500, 4, n, Sampling(), sampler.tokens.ends) for n in range(6)]
+    assert all(sample.token_ids for sample in generate(shared_engine(), asked))
+
+
 def test_probes_of_a_chain_are_served_from_the_prefix_cache():
     """At 500 tokens a segment, from a cold cache: the ids are made up, since the model stops far earlier."""
     prober = make_sampler(make_plan()).prober
