@@ -155,7 +155,8 @@ class FromSamples(Collection):
             asked = self.folder.recipe
             recipe = provenance["recipe"]
             drawing = recipe["drawing"] | asked["confidence"]
-            provenance["recipe"] = recipe | {"probing": asked["probing"], "drawing": drawing}
+            probing = asked["probing"] or recipe["probing"]
+            provenance["recipe"] = recipe | {"probing": probing, "drawing": drawing}
         elif self._recut:
             provenance = {"format": "from-samples"}
         survey = {"branches": self.survey.branches, "encoded": self.survey.encoded}

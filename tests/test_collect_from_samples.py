@@ -10,6 +10,7 @@ import pytest
 
 from collect.collection import Scoring
 from collect.existing import Existing, branches_of, of_arm
+from collect.from_samples import check_text
 from collect.reading import Known, ReadTree, grow
 from collect.recovering import recover
 from collect.rescore import Rescoring
@@ -137,6 +138,13 @@ def test_token_ids_are_stored_or_made_of_texts_that_have_as_many():
     assert {each.reason for each in nothing} == {"has neither token ids nor a text"}
     with pytest.raises(UserError, match="a segment of 2 tokens has 1 token ids"):
         recover(Letters(), replace(TREE, token_ids=[[97], *TREE.token_ids[1:]]))
+
+
+def test_another_tokenizer_is_noticed():
+    check_text(Letters(), TREE)
+    check_text(Letters(), replace(TREE, token_ids=None))
+    with pytest.raises(UserError, match="it reads 'xb' where the store has 'ab'"):
+        check_text(Letters(), replace(TREE, token_ids=[list(b"xb"), *TREE.token_ids[1:]]))
 
 
 def test_segments_stay_as_they_are():

@@ -106,10 +106,10 @@ def import_texts(path, tokens, extra=1) -> Store:
 
 
 def test_texts_without_token_ids(tmp_path):
+    tokens = Tokens(str(shared_model()))
     import torch
     from transformers import AutoModelForCausalLM
 
-    tokens = Tokens(str(shared_model()))
     source = import_texts(tmp_path / "texts", tokens)
     prompting = Prompting("Solve: {question}")
     plan = make_plan(arms=(Arm(str(shared_model()), prompting),), segments=Segments(10))
