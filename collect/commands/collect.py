@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     if existing.is_asked(args):
         parser = argparse.ArgumentParser()
         add_arguments(parser)
-        existing.run(args, places, lambda: scoring_of(args, on_cpu, places), parser.get_default)
+        existing.run(args, places, on_cpu, lambda: scoring_of(args, on_cpu, places), parser.get_default)
         if not args.dry_run:
             _report(args.out)
         return 0

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collect.existing import Existing
     from collect.plan import Plan
 
+# Reading a token takes memory for the whole vocabulary, which vLLM does not reckon with: smaller batches than
+# its own, on a GPU.
+BATCH = 2048
 # What decides which branches there are, and how they are drawn.
 _SAMPLING = (
     "problems",
@@ -101,6 +104,7 @@ def is_asked(args: argparse.Namespace) -> bool:
 def run(
     args: argparse.Namespace,
     places: "Where",
+    on_cpu: bool,
     scoring_of: "Callable[[], Scoring | None]",
     default_of: Callable[[str], Any],
 ) -> None:
@@ -109,6 +113,7 @@ def run(
     Args:
         args: all options.
         places: where models run.
+        on_cpu: whether vLLM is the build for CPUs.
         scoring_of: gives the PRM that the options ask for.
         default_of: the default of each option.
 
@@ -133,6 +138,8 @@ def run(
             with Display(Tally()) as display:
                 rescoring.run(display.report)
         return
+    if not on_cpu:
+        args.engine_arg = [("max_num_batched_tokens", BATCH), *args.engine_arg]
     if option == "extend":
         collection, lines = _extend(args, places, scoring_of)
     else:
