@@ -28,7 +28,7 @@ class Survey:
     """What is there to be read, before any of it is.
 
     Attributes:
-        branches: how many there are.
+        branches: how many there are, forks included.
         encoded: of them have their tokens from a text.
         left: of them are left as they are.
         reason: why one of these is, after "a branch ".
@@ -48,8 +48,8 @@ class Survey:
     def lines(self) -> list[str]:
         """The same in words."""
         found = [
-            f"to read: {self.branches:,} branches, {self.tokens:,} tokens with their prompts; "
-            f"to ask: {self.probes:,} probes"
+            f"to read: {self.branches:,} branches, forks included, and of them {self.tokens:,} tokens with their "
+            f"prompts; to ask: {self.probes:,} probes"
         ]
         if self.encoded:
             found.append(

@@ -200,7 +200,7 @@ def test_the_command(tmp_path):
         [*given[:3], "--out", str(tmp_path / "new"), "--prompt", "Now {question}"],
     )
     assert (dry.status, done.status, rescored.status) == (0, 0, 0), (dry.err, done.err, rescored.err)
-    assert dry.err.startswith("to read: 16 branches, ") and "16 branches, " in done.out
+    assert dry.err.startswith("to read: 16 branches, forks included") and " 8 branches, " in done.out
     store = Store.open(tmp_path / "out")
     assert store.capabilities == {"forks", "logprob", "text", "probes", "confidence", "prm"}
     assert nodes_of(Store.open(tmp_path / "scored"))["prm"].equals(nodes_of(store)["prm"])
