@@ -48,7 +48,7 @@ class Survey:
     def lines(self) -> list[str]:
         """The same in words."""
         found = [
-            f"to read: {self.branches:,} branches, forks included, and of them {self.tokens:,} tokens with their "
+            f"to read: {self.branches:,} branches, forks included: {self.tokens:,} tokens with their "
             f"prompts; to ask: {self.probes:,} probes"
         ]
         if self.encoded:
