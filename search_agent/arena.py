@@ -12,6 +12,8 @@ from env.program import GRID
 from search_agent.splits import Splits
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from env.evaluate import Episodes
     from env.program import Program
     from env.store import Store
@@ -73,6 +75,12 @@ class Arena:
         # Quick rather than strict: what a draft's figures are good for is the proposer's own loss.
         isolation = None if program.trusted else "batch"
         return self._run(self.stores, [program], self.splits.feedback[:SMOKE_PROBLEMS], seeds, isolation)
+
+    def misses(self, programs: Sequence[Program], frame: pl.DataFrame) -> pl.DataFrame:
+        """What the programs asked of the search stores in vain, see `env.misses.find_misses`."""
+        from env.misses import find_misses
+
+        return find_misses(self.stores, programs, frame, **self._options)
 
     def trace(
         self, store: Store, program: Program, beta: float, problem: str, seed: int

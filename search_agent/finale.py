@@ -24,14 +24,16 @@ def choose(run: Run, arena: Arena, proposer: Proposer, say: Callable[[str], None
     """Measure the best rounds again, on the selection problems with more seeds, and name the winner.
 
     Only programs whose cost never falls as beta rises are eligible. Where there is one, `finalists.json`
-    gets: seeds, winner (a round), finalists and baselines with their selection figures, best first.
+    gets: seeds, winner (a round), finalists and baselines with their selection figures, best first; and
+    `misses.parquet` what the winner asked of the stores in vain (`env.misses.find_misses`).
     """
     eligible = [record for record in run.rounds() if record["status"] == "evaluated" and record["monotone"]]
     eligible.sort(key=lambda record: -record["selection"]["hypervolume"])
-    finalists = []
+    finalists, frames = [], {}
     for record in eligible[:FINALISTS]:
         say(f"measuring finalist {record['name']}")
         episodes = arena.selection([run.program(record["round"], proposer.vouches)], arena.final_seeds)
+        frames[record["round"]] = episodes.frame
         selection = score(episodes.frame, arena.references)
         finalists.append({"round": record["round"], "name": record["name"], "selection": selection})
     finalists.sort(key=lambda each: -each["selection"]["hypervolume"])
@@ -39,6 +41,8 @@ def choose(run: Run, arena: Arena, proposer: Proposer, say: Callable[[str], None
     proven = [each["round"] for each in finalists if each["selection"]["monotone"]]
     if not proven:
         return
+    winner = run.program(proven[0], proposer.vouches)
+    run.write("misses.parquet", arena.misses([winner], frames[proven[0]]))
     baselines = [{"name": record["name"], "selection": record["selection"]} for record in run.baselines()]
     baselines.sort(key=lambda each: -each["selection"]["hypervolume"])
     run.write(

@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 
+import polars as pl
 import pytest
 from made_up import store as make_store
 
 import autotts
+from env.evaluate import evaluate
+from env.store import Store
 from search_agent.archive import Run
 from search_agent.compose.grammar import FIRST
 from search_agent.proposal import Proposal, ProposerError, Usage
@@ -86,6 +89,7 @@ def contents(run):
         *run.glob("baselines/*/*"),
         run / "finalists.json",
         run / "holdout.parquet",
+        run / "misses.parquet",
     ]
     return {str(file.relative_to(run)): file.read_bytes() for file in files}
 
@@ -117,6 +121,11 @@ def test_a_search_with_compose_ends_with_a_winner_judged_on_the_holdout(store, t
     assert "report" in told.out and told.err == ""
     best = max(run.read("finalists.json")["finalists"], key=lambda each: each["selection"]["hypervolume"])
     assert holdout["winner"] == best["round"]
+    # What the winner asked for in vain, which is nothing unless it was granted less than it asked for.
+    winner = run.program(holdout["winner"], lambda source, memo: True)
+    played = evaluate([Store.open(store)], [winner], seeds=range(5), problems=problems["selection"]).frame
+    short = set(played.filter(pl.col("asked") > pl.col("granted"))["problem"])
+    assert set(pl.read_parquet(out / "misses.parquet")["problem"]) == short
 
 
 def test_separate_holdout_stores_are_looked_at_once(store, other, tmp_path):
