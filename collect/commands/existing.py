@@ -88,8 +88,8 @@ def add_arguments(group: Any) -> None:
         "--misses",
         type=Path,
         metavar="DIR",
-        help="with --extend: what was asked for in vain, as `autotts evaluate --out DIR` writes it, or a search "
-        "in its folder for its winner; with --branches, no problem gets more than that many at the root",
+        help="with --extend: what was asked for in vain, as `autotts evaluate --out DIR` writes it, or a "
+        "search of its winner; with --branches, no problem gets more than that many at the root",
     )
 
 
