@@ -56,6 +56,37 @@ class Scoring:
     window: int | None = None
     at_once: int = 1
 
+    def score(
+        self,
+        folder: WorkFolder,
+        groups: Iterable[int],
+        trees_of: Callable[[int], list[tuple[int, str, Nodes]]],
+        progress: Progress,
+    ) -> None:
+        """Scores the groups of a folder that are not scored yet.
+
+        Args:
+            folder: is open for scores.
+            groups: their numbers.
+            trees_of: the problems of a group: number, question, nodes.
+            progress: told how many groups are done.
+        """
+        missing = [group for group in groups if not folder.scores(group).exists()]
+        if not missing:
+            return
+        scorer = self.open()
+        try:
+            for first in range(0, len(missing), self.at_once):
+                progress("groups scored", first, len(missing))
+                chunk = {group: trees_of(group) for group in missing[first : first + self.at_once]}
+                trees = [(question, nodes) for own in chunk.values() for _, question, nodes in own]
+                found = iter(score_trees(scorer, trees, self.separator))
+                for group, own in chunk.items():
+                    folder.write_scores(group, [(number, next(found)) for number, _, _ in own])
+            progress("groups scored", len(missing), len(missing))
+        finally:
+            scorer.close()
+
 
 class Collection:
     """One plan, its problems, and the store that they become.
@@ -182,22 +213,11 @@ class Collection:
     def score(self, scoring: Scoring, progress: Progress = silent) -> None:
         """Scores every group that is not scored yet, all arms together."""
         self.folder.open_scores(scoring.recipe)
-        missing = [group for group in self.own_groups if not self.folder.scores(group).exists()]
-        if not missing:
-            return
-        scorer = scoring.open()
-        try:
-            for first in range(0, len(missing), scoring.at_once):
-                progress("groups scored", first, len(missing))
-                groups = {group: self._samples(group) for group in missing[first : first + scoring.at_once]}
-                problems = [each for group in groups.values() for each in group]
-                trees = [(self.problems[number].question, nodes) for number, nodes in problems]
-                found = iter(score_trees(scorer, trees, scoring.separator))
-                for group, own in groups.items():
-                    self.folder.write_scores(group, [(number, next(found)) for number, _ in own])
-            progress("groups scored", len(missing), len(missing))
-        finally:
-            scorer.close()
+
+        def trees_of(group: int) -> list[tuple[int, str, Nodes]]:
+            return [(n, self.problems[n].question, nodes) for n, nodes in self._samples(group)]
+
+        scoring.score(self.folder, self.own_groups, trees_of, progress)
 
     def store(self, progress: Progress = silent) -> None:
         """Makes the store of all groups."""

@@ -9,8 +9,8 @@ import pyarrow as pa
 from collect.collection import Progress, Scoring, silent
 from collect.existing import Existing
 from collect.folder import WorkFolder, as_stored
-from collect.prm.trees import score_trees
 from env.errors import UserError
+from env.nodes import Nodes
 from env.schema import FORMAT_VERSION, META_FILE, NODES, StoreError
 from env.store import Store
 from env.store_folder import StoreFolder, refuse_occupied
@@ -65,20 +65,12 @@ class Rescoring:
         """Scores every group that is not scored yet."""
         # Scores of another source, or in other groups, are no use.
         self.folder.open_scores({**self._scoring.recipe, **self.folder.recipe})
-        missing = [group for group in range(len(self.groups)) if not self.folder.scores(group).exists()]
-        if not missing:
-            return
-        scorer = self._scoring.open()
-        try:
-            for done, group in enumerate(missing):
-                progress("groups scored", done, len(missing))
-                numbers = self.groups[group]
-                trees = [(self.existing.problems[n].question, self.existing.nodes(n)) for n in numbers]
-                scores = score_trees(scorer, trees, self._scoring.separator)
-                self.folder.write_scores(group, list(zip(numbers, scores, strict=True)))
-            progress("groups scored", len(missing), len(missing))
-        finally:
-            scorer.close()
+
+        def trees_of(group: int) -> list[tuple[int, str, Nodes]]:
+            existing = self.existing
+            return [(n, existing.problems[n].question, existing.nodes(n)) for n in self.groups[group]]
+
+        self._scoring.score(self.folder, range(len(self.groups)), trees_of, progress)
 
     def store(self) -> None:
         """Makes the store of the scores and the source's files."""
