@@ -31,8 +31,9 @@ PUBLISHED = (
     "parallel_probe",
     "confidence_momentum",
 )
-# Rounds of a search that was told neither --rounds nor --minutes, without and with a model to wait for.
-ROUNDS, FEW_ROUNDS = 60, 10
+# Rounds of a search that was told neither --rounds nor --minutes, without and with a model to wait for; and
+# minutes of the demo, which must not try anybody's patience.
+ROUNDS, FEW_ROUNDS, MINUTES = 60, 10, 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--proposer",
         choices=proposers.NAMES,
-        help="who writes the programs (default: openai where there is a key and a model, else compose)",
+        help="who writes the programs (default: openai where there is a key and a model, else compose; "
+        "for the demo compose)",
     )
     parser.add_argument("--rounds", type=positive, metavar="N", help="stop after so many programs")
     parser.add_argument(
@@ -138,15 +140,17 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
 
 
 def _started(args: argparse.Namespace, rooms: Rooms) -> tuple[None, argparse.Namespace]:
-    if not args.stores:
-        args.stores = [rooms.bundled("search")]
-        args.holdout = args.holdout or [rooms.bundled("holdout")]
+    demo = not args.stores
+    if demo:
+        args.stores = [str(rooms.bundled("search"))]
+        args.holdout = args.holdout or [str(rooms.bundled("holdout"))]
         print("no store named: a demo on samples of a tiny model, which prove nothing about real ones")
     args.stores, args.holdout = start.portable_paths(args.stores), start.portable_paths(args.holdout)
     args.out = args.out or start.next_folder()
-    args.proposer = args.proposer or proposers.default(args)
+    args.proposer = args.proposer or ("compose" if demo else proposers.default(args))
     if not args.rounds and not args.minutes:
         args.rounds = ROUNDS if args.proposer == "compose" else FEW_ROUNDS
+        args.minutes = MINUTES if demo else None
     return None, args
 
 
