@@ -170,11 +170,11 @@ def read_episodes(side: str) -> "pl.DataFrame":
     path = Path(where)
     if (path / "store.json").exists():
         raise UserError(f"{path} is a store; name the controllers to compare and give it as --store {path}.")
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
+    file = path / "episodes.parquet" if path.is_dir() else path
+    if not file.is_file():
         raise UserError(f"no recorded episodes in {path}; `autotts evaluate --out {path}` writes them.")
     try:
-        frame = pl.concat(pl.read_parquet(file) for file in files)
+        frame = pl.read_parquet(file)
         frame = frame.select(*EPISODE_COLUMNS, *cost_columns(frame))
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
