@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 
 from collect.existing import Existing
 from env.errors import UserError
+from env.misses import MISSES, ROOT
 
-MISSES = "misses.parquet"
-ROOT = -1
 # For a problem (by name) and an arm: by node the children that it should have more, at ROOT the root branches
 # that there should be in all.
 Lacking = dict[tuple[str, int], dict[int, int]]

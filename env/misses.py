@@ -20,6 +20,8 @@ from env.unit import Unit, play_unit
 if TYPE_CHECKING:
     import polars as pl
 
+# What the table is called in the folder of an evaluation or a search.
+MISSES = "misses.parquet"
 ROOT = -1
 # Episodes that are played, and logged, at a time.
 _EPISODES = 512

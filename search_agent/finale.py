@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from env.misses import MISSES
 from env.program import GRID, Program
 from env.statistics import Point
 from search_agent.archive import Run
@@ -42,7 +43,7 @@ def choose(run: Run, arena: Arena, proposer: Proposer, say: Callable[[str], None
     if not proven:
         return
     winner = run.program(proven[0], proposer.vouches)
-    run.write("misses.parquet", arena.misses([winner], frames[proven[0]]))
+    run.write(MISSES, arena.misses([winner], frames[proven[0]]))
     baselines = [{"name": record["name"], "selection": record["selection"]} for record in run.baselines()]
     baselines.sort(key=lambda each: -each["selection"]["hypervolume"])
     run.write(

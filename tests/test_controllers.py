@@ -86,17 +86,22 @@ def choices(log, episode: int) -> list[tuple]:
     return told
 
 
-def in_order(told: list[tuple]) -> list[tuple]:
-    """The same, abandonments of one moment in order; those of the moment of answering concern nobody."""
-    done: list[tuple] = []
+def in_order(told: list[tuple]) -> list[list[tuple]]:
+    """The same in moments, whose extensions or abandonments have no order; each concerns a branch once.
+
+    Abandonments of the moment of answering concern nobody.
+    """
+    moments: list[list[tuple]] = []
     for choice in told:
-        at = len(done)
-        while choice[0] == "abandon" and at and done[at - 1][0] == "abandon" and done[at - 1] > choice:
-            at -= 1
-        done.insert(at, choice)
-    while done and done[-1][0] == "abandon":
-        done.pop()
-    return done
+        now = moments[-1] if moments else []
+        together = choice[0] in ("extend", "abandon") and {choice[0]} == {other[0] for other in now}
+        if together and choice[1] not in {other[1] for other in now}:
+            now.append(choice)
+        else:
+            moments.append([choice])
+    if moments and moments[-1][0][0] == "abandon":
+        moments.pop()
+    return [sorted(moment) for moment in moments]
 
 
 def same(name: str, recorded, seed: int, **chosen) -> None:

@@ -164,17 +164,18 @@ def read_episodes(side: str) -> "pl.DataFrame":
     """
     import polars as pl
 
+    from env.misses import MISSES
     from env.statistics import EPISODE_COLUMNS, cost_columns
 
     where, _, name = side.partition("#")
     path = Path(where)
     if (path / "store.json").exists():
         raise UserError(f"{path} is a store; name the controllers to compare and give it as --store {path}.")
-    file = path / "episodes.parquet" if path.is_dir() else path
-    if not file.is_file():
+    files = sorted(set(path.glob("*.parquet")) - {path / MISSES}) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
         raise UserError(f"no recorded episodes in {path}; `autotts evaluate --out {path}` writes them.")
     try:
-        frame = pl.read_parquet(file)
+        frame = pl.concat(pl.read_parquet(file) for file in files)
         frame = frame.select(*EPISODE_COLUMNS, *cost_columns(frame))
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]

@@ -97,14 +97,14 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     """
     from env.evaluate import evaluate
     from env.holdout import record
-    from env.misses import find_misses
+    from env.misses import MISSES, find_misses
     from env.store import Store
 
     programs = [rooms.program(name) for name in dict.fromkeys(args.controller)]
     stores = [Store.open(path) for path in dict.fromkeys(args.store or [rooms.bundled("search")])]
     # Before the work, not after it: a file that cannot be written must not cost an evaluation.
     table = args.out and args.out / "episodes.parquet"
-    lacking = args.out and args.out / "misses.parquet"
+    lacking = args.out and args.out / MISSES
     for file in filter(None, (args.json, table, lacking)):
         files.ready(file)
     with progress_bar("episodes") as progress:
