@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ISOLATIONS = ("strict", "batch", "none")
 # Starting worker processes costs a second; below this many episodes one process is done sooner.
 EPISODES_WORTH_WORKERS = 6_000
-EPISODES_A_UNIT = 2_000
+EPISODES_A_UNIT = 5_000
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from env.store import Store
 
 # Episodes that one engine plays in lockstep: enough for vectors, little enough for caches. In children the
 # episodes' own lists are elsewhere, and what counts is how many children one answer serves.
-WAVE, WAVE_APART = 512, 2048
+WAVE, WAVE_APART = 512, 8192
 # Episodes that one process plays at most, so that its limits are not tighter the larger the store is.
 BATCH = 300
 # The fewest episodes of a unit under "batch" that are replayed alone.
