@@ -121,10 +121,11 @@ class Index:
         """int64[N]: PRM scores on the path from the root through each node."""
         assert self.forest.prm_first is not None
         counts = np.diff(self.forest.prm_first)[self.order]
-        return _along_paths(counts, self.parent, self.depth)
+        return along_paths(counts, self.parent, self.depth)
 
 
-def _along_paths(values: Ints, parent: Ints, depth: NDArray[np.int32]) -> Ints:
+def along_paths(values: Ints, parent: Ints, depth: NDArray[np.int32]) -> Ints:
+    """int64[N], the sum of some values[N] on the path from the root through each node; nodes depth-first."""
     total = values.astype(np.int64)
     below = np.flatnonzero(parent >= 0)
     if not len(below):
@@ -219,7 +220,7 @@ def _lay_out(forest: Forest, probe_cost: Ints) -> Index:
         order=order,
         parent=parent,
         depth=depth,
-        cost=_along_paths(forest.tokens[order].astype(np.int64), parent, depth),
+        cost=along_paths(forest.tokens[order].astype(np.int64), parent, depth),
         answer=forest.answer[order].astype(np.int64),
         probe_cost=probe_cost[order],
         end=forest.end[order],

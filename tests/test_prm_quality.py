@@ -101,3 +101,11 @@ def test_where_nothing_can_be_said_nothing_is() -> None:
     assert found.by_depth == [] and found.warning is None
     with pytest.raises(ValueError, match="no PRM scores"):
         measure(replace(chains([[0.5]], [True]).forest(), prm=None, prm_first=None))
+
+
+def test_a_step_keeps_its_number_behind_one_without_a_score() -> None:
+    forest = chains([[0.9, 0.1]], [True, False]).forest()
+    prm = np.array([np.nan, 0.9, np.nan, 0.1], np.float32)
+    found = measure(replace(forest, prm=prm, prm_first=np.array([0, 2, 4])))
+    assert [ends for ends, _ in found.by_depth] == [(2, 2)]
+    assert (found.all.overall, found.all.steps, found.unscored) == (1.0, 2, 2)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.forest import END_NONE, Forest
-from env.index import Index
+from env.index import Index, along_paths
+from env.order import rank
 
 NEAR_CHANCE = 0.55
 
@@ -91,9 +92,10 @@ def measure(forest: Forest) -> Quality:
     right, wrong = _branches_through(index)
     counts = np.diff(forest.prm_first)[index.order]
     node = np.repeat(np.arange(len(counts)), counts)
-    nth = np.arange(len(node)) - np.repeat(np.cumsum(counts) - counts, counts)
+    nth = rank(node)
     score = forest.prm[forest.prm_first[index.order][node] + nth].astype(np.float64)
-    step = (index.path_scores - counts)[node] + nth + 1
+    # Steps without a score count here, which replay leaves out.
+    step = (along_paths(counts, index.parent, index.depth) - counts)[node] + nth + 1
     problem = np.searchsorted(forest.first_node, index.order[node], "right") - 1
     known = ~np.isnan(score)
     used = known & (right[node] + wrong[node] > 0)
