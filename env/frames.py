@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from env.actions import id_counts
 from env.episode import (
-    BRANCH,
     CHILDREN,
     CONFIDENCE,
-    EXTEND,
-    FORK,
     HEADER,
     MAGIC,
     MAX_ACTIONS,
@@ -197,9 +195,7 @@ def _check_episodes(acting: Ints, ending: Ints, live: NDArray[np.bool_]) -> None
 
 
 def _check_counts(actions: Ints, acting: Ints, ids: Ints) -> None:
-    kind, count = actions[:, 1], np.maximum(actions[:, 3], 0)
-    width = np.where((kind == BRANCH) | (kind == FORK), 0, count)
-    width = np.where((kind == EXTEND) & (actions[:, 4] == -1), 2 * width, width)
+    width = id_counts(actions[:, 1], actions[:, 3], actions[:, 4])
     if (np.bincount(acting, width, len(ids)) != ids).any():
         raise FrameError("malformed frame: the counts of its actions do not add up to its ids")
 

@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from env.actions import turns
 from env.branches import EXHAUSTED
-from env.episode import BRANCH, EXTEND, FORK, PRUNE
+from env.episode import BRANCH, FORK, PRUNE
 from env.forest import END_NONE
 from env.program import Program
 from env.replay import Replay
@@ -129,19 +130,13 @@ def _read_log(
     at: dict[tuple[int, int], int] = {}
     gone: set[tuple[int, int]] = set()
     for actions, ids, results in replay.log or ():
-        row = answered = place = 0
         moved = {}
-        for episode, kind, _, count, argument in actions.tolist():
-            width = 0 if kind in (BRANCH, FORK) else count
-            named = ids[place : place + width].tolist()
-            place += 2 * width if kind == EXTEND and argument == -1 else width
+        for episode, kind, count, argument, named, here in turns(actions, ids, results.rows):
             if kind == PRUNE:
                 gone.update((episode, branch) for branch in named)
+            if here is None:
                 continue
-            rows = int(results.rows[answered])
-            answered += 1
-            if rows < 0:
-                continue
+            rows = here.stop - here.start
             if kind == BRANCH:
                 asked, granted = roots.get((episode, argument), (0, 0))
                 roots[episode, argument] = asked + count, granted + rows
@@ -151,9 +146,9 @@ def _read_log(
                 if count > rows and end[node] == END_NONE:
                     children[episode, node] += count - rows
             for branch, node, why in zip(
-                results.branch[row : row + rows].tolist(),
-                results.node[row : row + rows].tolist(),
-                results.end[row : row + rows].tolist(),
+                results.branch[here].tolist(),
+                results.node[here].tolist(),
+                results.end[here].tolist(),
                 strict=True,
             ):
                 moved[episode, branch] = node
@@ -161,7 +156,6 @@ def _read_log(
                     # It wanted to go on and could not, once for all.
                     gone.add((episode, branch))
                     children[episode, node] += 1
-            row += rows
         # Forks begin where branches stood before the round.
         at |= moved
     return roots, children

@@ -83,6 +83,12 @@ def begins(grouped: Ints) -> NDArray[np.bool_]:
     return begins
 
 
+def runs(first: Ints, lengths: Ints) -> Ints:
+    """The places first, first + 1, ... of each run, one run behind the other."""
+    stops = np.cumsum(lengths)
+    return np.arange(stops[-1] if len(stops) else 0) + np.repeat(first - stops + lengths, lengths)
+
+
 @lru_cache(maxsize=65536)
 def shuffled(count: int, seed: int) -> Ints:
     """The order in which a seed serves `count` root branches; shared, so not to be written to."""

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from env.actions import id_counts
 from env.branches import EXHAUSTED, LIVE, TO_THE_END, Branches
 from env.codes import Codes
 from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PRUNE, SCORE, UNASKED, UNPARSED
 from env.index import Index, Ints
-from env.order import Order, begins, mix, rank
+from env.order import Order, begins, mix, rank, runs
 
 UNKNOWN_BRANCH, TWICE, NEGATIVE, NO_FORKS, NO_PRM, NO_ARM, NO_ACTION, TOO_MANY, NO_PROBES = range(1, 10)
 DECODE, PROBE_TOKENS, PRM_TOKENS, SEQUENTIAL = range(4)
@@ -201,14 +202,14 @@ class Replay:
         rows = np.where(opening | prune | (refused > 0), 0, named)
         steps = None
         if len(ids) != int(rows.sum()):
-            width = np.where(stepwise, 2 * named, named)
+            width = id_counts(kind, count, argument)
             first = np.cumsum(width) - width
             if prune.any():
                 given_up = np.repeat(episode[prune], named[prune])
-                self._give_up(given_up, ids[_runs(first[prune], named[prune])])
+                self._give_up(given_up, ids[runs(first[prune], named[prune])])
             if stepwise.any():
-                steps = ids[_runs(first + np.where(stepwise, named, 0), rows)] & 0xFFFFFFFF
-            ids = ids[_runs(first, rows)]
+                steps = ids[runs(first + np.where(stepwise, named, 0), rows)] & 0xFFFFFFFF
+            ids = ids[runs(first, rows)]
         columns = (episode, kind, probe, count, argument, opening, refused, rows)
         if prune.any():
             episode, kind, probe, count, argument, opening, refused, rows = (c[~prune] for c in columns)
@@ -378,14 +379,7 @@ class Replay:
             stored = index.order[here[rows]]
             first = forest.prm_first[stored]
             own = forest.prm_first[stored + 1] - first
-            nth = rank(np.repeat(rows, own))
-            values[np.repeat(stop[rows] - own, own) + nth] = forest.prm[np.repeat(first, own) + nth]
+            values[runs(stop[rows] - own, own)] = forest.prm[runs(first, own)]
             stop[rows] -= own
             here[rows] = index.parent[here[rows]]
         return counts, values
-
-
-def _runs(first: Ints, lengths: Ints) -> Ints:
-    """The places first, first + 1, ... of each run, one run behind the other."""
-    stops = np.cumsum(lengths)
-    return np.arange(stops[-1] if len(stops) else 0) + np.repeat(first - stops + lengths, lengths)

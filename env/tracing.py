@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from env.episode import BRANCH, ENDS, EXTEND, FORK, KINDS, PRUNE, UNASKED
+from env.actions import turns
+from env.episode import ENDS, FORK, KINDS, PRUNE, UNASKED
 from env.replay import Results
 from env.unit import Played
 
@@ -36,25 +37,16 @@ def timeline(played: Played) -> list[dict[str, Any]]:
 
 def _actions(actions: Any, ids: Any, results: Results) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
-    answered, row, at = 0, 0, 0
-    for _, kind, _, count, argument in actions.tolist():
-        width = 0 if kind in (BRANCH, FORK) else count
-        named = ids[at : at + width].tolist()
-        at += 2 * width if kind == EXTEND and argument == -1 else width
-        if kind == PRUNE:
-            told.append({"do": "prune", "ids": named})
-            continue
-        rows = int(results.rows[answered])
-        answered += 1
-        if rows < 0:
-            told.append({"do": KINDS[kind], "refused": True})
-            continue
-        here = slice(row, row + rows)
-        row += rows
-        entry: dict[str, Any] = {"do": KINDS[kind], "ids": results.branch[here].tolist()}
-        if kind == FORK:
-            entry["from"] = argument
-        told.append(entry | _seen(results, here))
+    for turn in turns(actions, ids, results.rows):
+        if turn.kind == PRUNE:
+            told.append({"do": "prune", "ids": turn.ids})
+        elif turn.rows is None:
+            told.append({"do": KINDS[turn.kind], "refused": True})
+        else:
+            entry: dict[str, Any] = {"do": KINDS[turn.kind], "ids": results.branch[turn.rows].tolist()}
+            if turn.kind == FORK:
+                entry["from"] = turn.argument
+            told.append(entry | _seen(results, turn.rows))
     return told
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from env.actions import id_counts
 from env.branches import EXHAUSTED, LIVE, PRUNED
-from env.episode import BRANCH, EXTEND, FORK, PRUNE, SCORE
+from env.episode import BRANCH, FORK, PRUNE, SCORE
 from env.index import Ints
 from env.order import begins
 from env.replay import Replay, Results
@@ -202,9 +203,7 @@ class _Reader:
     def _prune(self, table: Ints, ids: Ints) -> Ints:
         """A row for each branch that was alive and is given up."""
         episode, kind, _, count, argument = table.T
-        width = np.where((kind == BRANCH) | (kind == FORK), 0, np.maximum(count, 0))
-        width = np.where((kind == EXTEND) & (argument == -1), 2 * width, width)
-        action = np.repeat(np.arange(len(table)), width)
+        action = np.repeat(np.arange(len(table)), id_counts(kind, count, argument))
         named = np.flatnonzero(kind[action] == PRUNE)
         owner, branch = episode[action[named]], ids[named]
         slot = owner * self.capacity + branch
