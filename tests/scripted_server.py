@@ -3,11 +3,12 @@
 import json
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from loopback import LoopbackServer
 
 Answer = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
@@ -102,7 +103,7 @@ def half(body: Any) -> Answer:
     return send
 
 
-class ScriptedServer(ThreadingHTTPServer):
+class ScriptedServer(LoopbackServer):
     """Plays one answer a request, in order, then the last one again and again. A context manager.
 
     Attributes:
@@ -113,27 +114,14 @@ class ScriptedServer(ThreadingHTTPServer):
     daemon_threads = False
 
     def __init__(self, *script: Answer | dict[str, Any]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.script = [step if callable(step) else reply(step) for step in script]
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-    def handle_error(self, request, client_address):
-        """A client that hung up is part of the script."""
+        return f"{super().url}/v1"
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -13,9 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from loopback import LoopbackServer
 
 # Of a server on a small machine; float32, so that samples do not depend on what runs beside them.
 OPTIONS = "--dtype float32 --enforce-eager --block-size 32 --kv-cache-memory-bytes 67108864 --max-num-seqs 16"
@@ -138,7 +140,7 @@ def late(handler: "_Handler", reply: dict[str, Any] | None) -> dict[str, Any] | 
 FAULTS = (reset_before, reset_after, busy, unavailable, truncated, half_json, aborted)
 
 
-class Proxy(ThreadingHTTPServer):
+class Proxy(LoopbackServer):
     """Between a client and a server, with a fault in every `every`-th request or so; a context manager.
 
     Args:
@@ -162,7 +164,7 @@ class Proxy(ThreadingHTTPServer):
         every: int = 4,
         change: Callable[[dict[str, Any]], dict[str, Any]] = lambda reply: reply,
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.port = int(upstream.rpartition(":")[2])
         self.faults, self.every, self.change = faults, every, change
         self.dice = random.Random(11)
@@ -171,23 +173,6 @@ class Proxy(ThreadingHTTPServer):
         self.headers: list[dict[str, str]] = []
         self.passed = 0
         self.struck: Counter[str] = Counter()
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-    def handle_error(self, request, client_address):
-        """A client that hung up is part of the script."""
 
 
 class _Handler(BaseHTTPRequestHandler):
