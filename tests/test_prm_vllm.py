@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from collect.prm.local import load_kind
 from collect.prm.registry import KINDS
-from collect.prm.scorer import find_context, open_scorer
+from collect.prm.scorer import open_scorer
 from env.errors import UserError
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
@@ -268,8 +269,8 @@ def test_a_wrong_step_tag_is_refused(tmp_path) -> None:
     # Also without its weights, before a long sampling.
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="no token '<extra_0>'"):
-        find_context(str(tmp_path))
-    assert find_context(str(tmp_path), step_tag="<|im_end|>") == 512
+        load_kind(str(tmp_path), None, {}, None)
+    assert load_kind(str(tmp_path), None, {}, "<|im_end|>")[1] == 512
     with pytest.raises(UserError, match="vLLM cannot load the PRM"):
         open_scorer(str(tmp_path), engine_args=ENGINE, step_tag="<|im_end|>")
 

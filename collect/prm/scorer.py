@@ -78,28 +78,6 @@ def open_scorer(
     return LocalScorer(model, kind, engine_args or {}, window, step_tag)
 
 
-def find_context(
-    model: str,
-    kind: str | None = None,
-    engine_args: Mapping[str, Any] | None = None,
-    window: int | None = None,
-    step_tag: str | None = None,
-) -> int | None:
-    """Checks all of a PRM that needs no weights, in seconds: what to do before a long sampling.
-
-    Takes and raises the same as `open_scorer`; a judge is asked about a known step.
-
-    Returns:
-        The most tokens that it can read, as its config.json says; None = unknown.
-    """
-    if kind == JUDGE:
-        open_scorer(model, kind, engine_args, window, step_tag).close()
-        return None
-    from collect.prm.local import load_kind
-
-    return load_kind(model, kind, engine_args or {}, step_tag)[1]
-
-
 def check_context(context: int | None, expected_tokens: int, window: int | None) -> None:
     """Compares what a PRM can read with how long paths are expected to be.
 

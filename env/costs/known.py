@@ -41,8 +41,3 @@ class Known:
         models += [store.model] * (arms - len(models))
         has_scores = "prm" in store.capabilities and protocol == "standard"
         return cls(prompt, tuple(models), (store.meta.get("prm") or "") if has_scores else None)
-
-    @property
-    def has_prompts(self) -> bool:
-        """Whether any prompt counts at all."""
-        return bool(self.prompt.any())
