@@ -6,14 +6,15 @@ candidates themselves are asked for first: solutions vote with them, and what th
 read of a path it need not read again for the rollout.
 
 A replay cannot roll out greedily, as the source does (temperature 0): a rollout is one more sampled child,
-and the tree's nodes need one child more than `width`. For the rest see `beam_search`.
+and the tree's nodes need one child more than `width`, which is therefore one less than that of
+`beam_search`. For the rest see there.
 """
 
 from controllers.voting import path_score, weighted_majority
 
 
 def schedule(beta):
-    return {"beams": 4 * round(16**beta), "width": 4, "lookahead": 1, "aggregate": "last"}
+    return {"beams": 3 * round(16**beta), "width": 3, "lookahead": 1, "aggregate": "last"}
 
 
 async def solve(ep, beams, width, lookahead, aggregate):
