@@ -1,95 +1,11 @@
 import re
-import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from pictures import CURVES, drawings
 
-from search_agent.report.canvas import log_ticks, short, spread, ticks
-from search_agent.report.charts import Curve, Step, frontiers, progress
-from search_agent.report.view import Point
+from search_agent.report.charts import Step, progress
 
-SIZES = st.lists(st.tuples(st.floats(0, 300), st.floats(5, 50)), max_size=8)
-
-
-@given(SIZES)
-def test_labels_do_not_overlap_and_stay_inside_where_they_fit(boxes):
-    wanted, sizes = [want for want, _ in sorted(boxes)], [size for _, size in sorted(boxes)]
-    starts = spread(wanted, sizes, 0, 300)
-    ends = [start + size for start, size in zip(starts, sizes, strict=True)]
-    assert all(end <= start + 1e-6 for end, start in zip(ends, starts[1:], strict=False))
-    assert all(start >= 0 for start in starts)
-    if sum(sizes) <= 300:
-        assert all(end <= 300 + 1e-6 for end in ends)
-
-
-def test_labels_that_have_room_stay_where_they_are_wanted():
-    assert spread([10, 100, 250], [20, 20, 20], 0, 300) == [10, 100, 250]
-
-
-@given(st.floats(-1, 1), st.floats(1e-3, 1e3), st.integers(4, 12))
-def test_ticks_are_few_and_round_and_inside(low, span, most):
-    found = ticks(low, low + span, most)
-    assert 1 <= len(found) <= most
-    assert all(low - 1e-6 * span <= value <= low + span * (1 + 1e-6) for value in found)
-
-
-@given(st.floats(1, 1e6), st.floats(1.01, 1e5))
-def test_log_ticks_are_inside(low, ratio):
-    found = log_ticks(low, low * ratio)
-    assert all(low <= value <= low * ratio for value in found)
-    assert found or ratio < 2.5
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0"), (950, "950"), (999.6, "1k"), (12_345, "12.3k"), (1_039_000, "1.04M"), (2e9, "2G")],
-)
-def test_counts_in_three_digits(number, text):
-    assert short(number) == text
-
-
-def point(beta, accuracy, tokens, interval=(0.2, 0.9)):
-    return Point(beta, accuracy, interval, tokens, (tokens / 2, tokens * 2), tokens / 3, None)
-
-
-CURVES = [
-    Curve("round 3", 0, [point(0, 0.4, 1e4), point(1, 0.6, 2e5)], 0.5),
-    Curve("parallel <probe>", 1, [point(0, 0.4, 1e4), point(1, 0.5, 9e5)], 0.4),
-]
 STEPS = [Step(1, None, 0.3, True, "a"), Step(2, 1, None, False, "b"), Step(3, 1, 0.5, True, "c")]
-
-
-def drawings(pictures):
-    """The wide and the narrow one, parsed: so both are well-formed."""
-    found = [ET.fromstring(svg) for svg in re.findall("<svg.*?</svg>", pictures)]
-    assert [svg.get("class") for svg in found] == ["wide", "narrow"]
-    return found
-
-
-def numbers(svg):
-    return [
-        float(x)
-        for line in svg.iter("polyline")
-        for pair in line.get("points").split()
-        for x in pair.split(",")
-    ]
-
-
-def test_frontiers_draw_every_point_and_only_the_winners_intervals():
-    for svg in drawings(frontiers("It", CURVES)):
-        marks = [path for path in svg.iter("path") if path.find("title") is not None]
-        assert len(marks) == 4
-        assert sum("whisker k0" == line.get("class") for line in svg.iter("polyline")) == 4
-        assert "round 3, beta 1: 60.0% [20.0, 90.0] for 200k tokens, 66.7k on the critical path" in [
-            mark.find("title").text for mark in marks
-        ]
-        width, height = map(float, svg.get("viewBox").split()[2:])
-        assert all(0 <= x <= max(width, height) for x in numbers(svg))
-
-
-def test_a_frontier_of_one_free_point_that_is_always_right_can_be_drawn():
-    drawings(frontiers("It", [Curve("round 1", 0, [point(0.5, 1.0, 0, None)] * 2, 0)]))
 
 
 def test_progress_links_rounds_and_marks_what_became_of_them():

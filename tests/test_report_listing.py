@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up_run import PROGRAM
 
-from search_agent.report.listing import changed_lines, listing, show
+from env.drawing.text import show
+from search_agent.report.listing import changed_lines, listing
 
 
 def selectable(text: str) -> str:

@@ -1,11 +1,12 @@
 """Programs and other people's words as HTML that shows every character and runs none."""
 
-import html
 import io
 import keyword
 import tokenize
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+
+from env.drawing.text import show
 
 # Token types that are not names, by the CSS class that colours them (Python 3.12 cuts f-strings in pieces).
 _KINDS = {tokenize.COMMENT: "c", tokenize.STRING: "s", tokenize.NUMBER: "n"} | {
@@ -13,18 +14,6 @@ _KINDS = {tokenize.COMMENT: "c", tokenize.STRING: "s", tokenize.NUMBER: "n"} | {
     for name in ("FSTRING_START", "FSTRING_MIDDLE", "FSTRING_END")
     if hasattr(tokenize, name)
 }
-
-
-def show(text: str) -> str:
-    """Text as HTML: markup is inert, and invisible or direction-changing characters appear as escapes.
-
-    Models write this text, so a reader must see what it is: U+202E becomes its six-letter escape.
-    """
-    visible = (
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
-        for char in text
-    )
-    return html.escape("".join(visible))
 
 
 def listing(source: str, parent: str | None = None) -> str:

@@ -1,7 +1,7 @@
 """The page: what is told of a run, in what order, and in what words.
 
-Whatever a model wrote goes through `listing.show`, and the page's own policy lets the browser load nothing
-and run nothing but the few lines of script below.
+Whatever a model wrote goes through `show`, and the page's own policy lets the browser load nothing and run
+nothing but the few lines of script below.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from string import Template
 
+from env.drawing import STYLE
+from env.drawing.canvas import short
+from env.drawing.frontiers import Curve, frontiers
+from env.drawing.text import show
 from env.statistics import REPLAYABLE
-from search_agent.report.canvas import short
-from search_agent.report.charts import Curve, Step, frontiers, progress
-from search_agent.report.listing import changed_lines, listing, show
+from search_agent.report.charts import Step, progress
+from search_agent.report.listing import changed_lines, listing
 from search_agent.report.tables import figures, overview, parts, schedule
 from search_agent.report.view import Round, Score, View
 
@@ -48,6 +51,7 @@ def page(view: View) -> str:
         headline=show(headline(view)),
         name=show(view.path.resolve().name),
         version=show(version("autotts")),
+        style=STYLE.read_text(encoding="utf-8"),
         script=SCRIPT,
         script_hash=base64.b64encode(digest).decode(),
         lede=_lede(view),

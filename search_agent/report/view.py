@@ -10,23 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from env.drawing.frontiers import Interval, Point
 from env.errors import UserError
 from search_agent.archive import Run
 from search_agent.proposal import Usage
 
-Interval = tuple[float, float] | None
-
 
 @dataclass(frozen=True)
-class Point:
-    """A controller at one beta, averaged over stores; `settings` is what its schedule said, if known."""
+class Settled(Point):
+    """A point, averaged over stores; `settings` is what its schedule said, if known."""
 
-    beta: float
-    accuracy: float
-    accuracy_ci: Interval
-    tokens: float
-    tokens_ci: Interval
-    sequential_tokens: float
     settings: Mapping[str, Any] | None
 
 
@@ -37,14 +30,14 @@ class Score:
     name: str
     hypervolume: float
     interval: Interval
-    points: tuple[Point, ...]
+    points: tuple[Settled, ...]
     errors: int
 
     @classmethod
     def of(cls, name: str, figures: Mapping[str, Any]) -> Score:
         """From what `search_agent.scoring.score` made."""
         points = [
-            Point(
+            Settled(
                 beta=float(point["beta"]),
                 accuracy=float(point["accuracy"]),
                 accuracy_ci=_interval(point["accuracy_ci"]),

@@ -1,10 +1,10 @@
-"""What the report's pictures are drawn on: SVG, marks that need no colour to be told apart, axes, labels."""
+"""What pictures are drawn on: SVG, marks that need no colour to be told apart, axes, labels."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from search_agent.report.listing import show
+from env.drawing.text import show
 
 Pixel = tuple[float, float]
 

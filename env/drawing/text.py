@@ -1,0 +1,15 @@
+"""Other people's words as HTML."""
+
+import html
+
+
+def show(text: str) -> str:
+    """Text as HTML: markup is inert, and invisible or direction-changing characters appear as escapes.
+
+    Models write this text, so a reader must see what it is: U+202E becomes its six-letter escape.
+    """
+    visible = (
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+    return html.escape("".join(visible))
