@@ -22,7 +22,7 @@ FORBIDDEN = frozenset(
     "memoryview type super object classmethod id help exit quit".split()
 )
 ACTIONS = frozenset({"branch", "extend", "finish", "probe", "score", "fork", "together"})
-NEEDS = {"fork": "forks", "score": "prm", "confidence": "confidence"}
+NEEDS = {"fork": "forks", "score": "prm", "confidence": "confidence", "arm": "arms"}
 INSPECTION = ("gi_", "cr_", "ag_", "f_", "tb_", "co_")
 MAX_SOURCE = 64 * 1024
 MAX_ELEMENTS = 64
@@ -105,7 +105,10 @@ def _check_contract(tree: ast.Module) -> None:
 
 def needs(source: str) -> frozenset[str]:
     """What a store must have for a program to play on it, beyond chains; of `Store.capabilities`."""
-    names = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+    tree = list(ast.walk(ast.parse(source)))
+    names = {node.attr for node in tree if isinstance(node, ast.Attribute)}
+    # Who names an arm wants another than the first.
+    names |= {"arm" for node in tree if isinstance(node, ast.keyword) and node.arg == "arm"}
     return frozenset(capability for name, capability in NEEDS.items() if name in names)
 
 

@@ -38,8 +38,8 @@ COLUMNS = ("parent", "tokens", "answer", "probed", "end", "probe_tokens", "prm",
 
 
 def forked() -> Problem:
-    """So that a store has forks and probes whatever else is in it."""
-    root = grow(None, 1, 1, place=0)
+    """So that a store has forks, probes and a second arm, whatever else is in it."""
+    root = grow(None, 1, 1, place=0, arm=1)
     leaves = [grow(root, 1, 1, end=1, place=k) for k in (1, 2)]
     return Problem([root, *leaves], frozenset({1}), 4)
 

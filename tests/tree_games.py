@@ -43,7 +43,8 @@ class TreeGame:
         self.spots: list[Spot] = []
         self.decode = self.probe = self.prm = 0
         self.wanted = self.granted = 0
-        self._waiting = shuffled(problem.roots, seed)
+        arms = {root.arm for root in problem.roots}
+        self._waiting = {a: shuffled([root for root in problem.roots if root.arm == a], seed) for a in arms}
         self._longest: dict[Moment, int] = defaultdict(int)
         self._told: list[tuple[Moment, tuple[str, int]]] = []
 
@@ -58,9 +59,9 @@ class TreeGame:
         moments = sorted({moment for moment, _ in self._told})
         return tidy([told for moment, told in self._told if moment == now] for now in moments)
 
-    def open(self, when: Moment, count: int, ask: bool = False) -> list[Spot]:
-        """Branches from the root, as many as there are."""
-        return self._admit(when, count, self._waiting, 0, ask)
+    def open(self, when: Moment, count: int, ask: bool = False, arm: int = 0) -> list[Spot]:
+        """Branches from the root, as many as there are of an arm."""
+        return self._admit(when, count, self._waiting.get(arm, []), 0, ask)
 
     def fork(self, when: Moment, spot: Spot, count: int) -> list[Spot]:
         """Branches from where a branch stands."""

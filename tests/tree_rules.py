@@ -259,6 +259,35 @@ def difficulty_adaptive(game: TreeGame, max_branches: int, first: int, threshold
     return winner if winner is not None and winner >= 0 else None
 
 
+def cascade(game: TreeGame, small: int, large: int, threshold: float) -> int | None:
+    def run(arm: int, count: int) -> list[Spot]:
+        spots = game.open((arm, 0), count, arm=arm)
+        for spot in spots:
+            game.move((arm, 1), spot, math.inf)
+        return spots
+
+    first = run(0, small)
+    cheap = elect(first, lambda _: 1.0)
+    agreeing = [spot for spot in first if cheap is not None and spot.known == cheap]
+    if first and Fraction(len(agreeing), len(first)) >= Fraction(threshold):
+        return cheap
+    dear = elect(run(1, large), lambda _: 1.0)
+    return cheap if dear is None else dear
+
+
+def two_sample_agreement(game: TreeGame, max_branches: int, threshold: float) -> int | None:
+    def go_on(pair: int, spots: list[Spot]) -> list[Spot]:
+        born = [spot for arm in (0, 1) for spot in game.open((pair, 0), 1, arm=arm)]
+        for spot in born:
+            game.move((pair, 1), spot, math.inf)
+        spots = spots + born
+        votes = [spot.known for spot in spots if spot.known >= 0]
+        safe = confidence(votes) > threshold or (pair == 0 and len(votes) == 2 and len(set(votes)) == 1)
+        return spots if safe or not born or 2 * pair + 2 >= max_branches else go_on(pair + 1, spots)
+
+    return elect(go_on(0, []), lambda _: 1.0)
+
+
 class Place:
     """A node of the search tree of AB-MCTS: of the root on, or of what lies below a branch."""
 
