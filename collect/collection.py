@@ -258,7 +258,11 @@ class Collection:
     def add(self, writer: StoreWriter, number: int, nodes: Nodes) -> None:
         """Puts a problem into the store."""
         problem = self.problems[number]
-        writer.add_problem(problem.question, problem.gold, nodes)
+        writer.add_problem(problem.question, problem.gold, nodes, prompt_tokens=self.prompt_tokens(problem))
+
+    def prompt_tokens(self, problem: Problem) -> list[int]:
+        """How long a problem's prompt is for each arm."""
+        return [len(sampler.prompter.encode(problem.question).ids) for sampler in self.samplers]
 
     def _samples(self, group: int) -> list[tuple[int, Nodes]]:
         """The problems of a group with the nodes of all arms."""

@@ -41,6 +41,7 @@ class Existing:
     Attributes:
         store: which it is.
         problems: as they were collected or imported.
+        prompt_tokens: of each, the length of its prompt for each arm; None = unknown.
         numbers: the number of each problem by its name.
 
     Raises:
@@ -49,9 +50,12 @@ class Existing:
 
     def __init__(self, path: str | Path) -> None:
         self.store = Store.open(path)
-        table = self.store.read(PROBLEMS_FILE, ["question", "gold", "nodes"])
+        table = self.store.read(PROBLEMS_FILE)
         questions, golds = table["question"].to_pylist(), table["gold"].to_pylist()
         self.problems = [Problem(*pair) for pair in zip(questions, golds, strict=True)]
+        # An older store lacks the column.
+        known = "prompt_tokens" in table.column_names
+        self.prompt_tokens = table["prompt_tokens"].to_pylist() if known else [None] * len(questions)
         self.numbers = {hash_question(question): number for number, question in enumerate(questions)}
         self._first = np.r_[0, np.cumsum(table["nodes"].to_numpy())]
         shards = self.store.shards("nodes")

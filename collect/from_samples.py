@@ -186,7 +186,8 @@ class FromSamples(Collection):
         if self._scoring is None:
             nodes = replace(nodes, prm=stored.prm)
         unparsed = self.existing.unparsed(number)
-        writer.add_problem(problem.question, problem.gold, nodes, unparsed=unparsed)
+        prompt = self.prompt_tokens(problem)
+        writer.add_problem(problem.question, problem.gold, nodes, unparsed=unparsed, prompt_tokens=prompt)
 
     def _arm(self, number: int) -> dict[str, Any]:
         """What the store says of an arm: what it said before, and how it was read."""

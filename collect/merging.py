@@ -46,8 +46,8 @@ def merge(parts: Sequence[Path], out: Path, force: bool = False) -> None:
             trees = [store.nodes(number) for number in numbers]
             writer.expect(answer for nodes in trees for answer in nodes.answer if answer is not None)
             for number, nodes in zip(numbers, trees, strict=True):
-                problem = store.problems[number]
-                writer.add_problem(problem.question, problem.gold, nodes)
+                problem, prompt = store.problems[number], store.prompt_tokens[number]
+                writer.add_problem(problem.question, problem.gold, nodes, prompt_tokens=prompt)
 
 
 def _open(part: Path) -> Existing:

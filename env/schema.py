@@ -33,6 +33,7 @@ NODES = pa.schema(
 )
 
 # `classes` holds each class's representative, the string that founded it; `class_correct` its grade.
+# `prompt_tokens` is the length of the question's prompt for each arm, where it is known.
 PROBLEMS = pa.schema(
     [
         pa.field("problem", pa.int32(), nullable=False),
@@ -42,6 +43,7 @@ PROBLEMS = pa.schema(
         pa.field("nodes", pa.int64(), nullable=False),
         pa.field("classes", pa.list_(pa.string()), nullable=False),
         pa.field("class_correct", pa.list_(pa.bool_()), nullable=False),
+        pa.field("prompt_tokens", pa.list_(pa.int32())),
     ]
 )
 

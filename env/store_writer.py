@@ -106,7 +106,15 @@ class StoreWriter:
         if isinstance(self.task, MathTask):
             self.task.read(answers)
 
-    def add_problem(self, question: str, gold: str, nodes: Nodes, *, unparsed: Sequence[str] = ()) -> None:
+    def add_problem(
+        self,
+        question: str,
+        gold: str,
+        nodes: Nodes,
+        *,
+        unparsed: Sequence[str] = (),
+        prompt_tokens: Sequence[int] | None = None,
+    ) -> None:
         """Adds one problem with its tree and classes its answers.
 
         Args:
@@ -114,9 +122,11 @@ class StoreWriter:
             gold: the right answer.
             nodes: the tree.
             unparsed: raw answers that stand for "nothing could be parsed" and belong to no class.
+            prompt_tokens: how long the question's prompt is for each arm; None = unknown.
 
         Raises:
-            StoreError: the tree is malformed, or the question is in the store already.
+            StoreError: the tree is malformed, the question is in the store already, or a prompt's length is
+                missing.
             TaskError: the gold answer is unusable.
         """
         number, name = len(self._problems), hash_question(question)
@@ -125,6 +135,9 @@ class StoreWriter:
                 f"its question is that of problem {self._seen[name] + 1}; put their branches together"
             )
         columns = NodeColumns(nodes)
+        arms = len(self._meta["arms"])
+        if prompt_tokens is not None and len(prompt_tokens) != arms:
+            raise StoreError(f"prompt_tokens has {len(prompt_tokens)} lengths and the store {arms} arms")
         # Checked before the long work of classing: a problem that fails leaves the writer as it was.
         classes = classify(self.task, (a for a in nodes.answer if a is not None and a not in unparsed), gold)
         self._tables.append(columns.table(number, classes.of))
@@ -141,6 +154,7 @@ class StoreWriter:
                 "nodes": columns.count,
                 "classes": classes.representatives,
                 "class_correct": classes.correct,
+                "prompt_tokens": prompt_tokens,
             }
         )
         self._branches += int((columns.parent < 0).sum())

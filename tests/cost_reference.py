@@ -41,9 +41,9 @@ class Branch:
 class Slow:
     """One episode, told round by round; `speeds` has for each arm tokens a second by the size of a batch."""
 
-    def __init__(self, prompt: int, block: int, speeds: list[dict], prm_speed: float) -> None:
+    def __init__(self, prompt: list[int], block: int, speeds: list[dict], prm_speed: float) -> None:
         arms = len(speeds)
-        self.prompts = [[("prompt", arm, k) for k in range(prompt)] for arm in range(arms)]
+        self.prompts = [[("prompt", arm, k) for k in range(prompt[arm])] for arm in range(arms)]
         self.block, self.speeds, self.prm_speed = block, speeds, prm_speed
         self.branches: dict[int, Branch] = {}
         self.names = iter(range(10**9))
@@ -82,7 +82,8 @@ class Slow:
                 fresh = [place for place, token in enumerate(whole) if token not in branch.scored]
                 branch.scored.update(whole)
                 scored += len(fresh)
-                self.prm_attended += sum(len(self.prompts[0]) + place + 0.5 for place in fresh)
+                asked = len(self.prompts[branch.arm])
+                self.prm_attended += sum(asked + place + 0.5 for place in fresh)
             if row.end and branch.ended is None and branch.pruned is None:
                 branch.ended = self.clock + row.tokens + row.probe_tokens
             if row.tokens + row.probe_tokens:
@@ -164,7 +165,7 @@ class Slow:
         return speeds[sizes[-1]]
 
 
-def replayed(log, prompts: list[int], **options) -> list[Slow]:
+def replayed(log, prompts: list[list[int]], **options) -> list[Slow]:
     """Every episode of an engine's log."""
     episodes = [Slow(prompt, **options) for prompt in prompts]
     for actions, ids, results in log:

@@ -49,6 +49,17 @@ def test_everything_at_once(tmp_path, capsys):
     assert store.meta["prm"] == str(shared_prm())
     prompts = [arm["prompt"]["text"] for arm in store.meta["arms"]]
     assert prompts == ["{question}", "Think: {question}"]
+    tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(shared_model())
+    for question, lengths in zip(*store.problems.select(["question", "prompt_tokens"]), strict=True):
+        asked = (str(question), {}), (f"Think: {question}", {"think": True})
+        texts = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, **more
+            )
+            for text, more in asked
+        ]
+        expected = [len(tokenizer.encode(text, add_special_tokens=False)) for text in texts]
+        assert lengths.as_py() == expected and expected[0] < expected[1]
     forest = store.forest()
     assert len(forest.prm) > 100 and ((forest.prm >= 0) & (forest.prm <= 1)).all()
     assert (

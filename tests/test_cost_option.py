@@ -66,7 +66,7 @@ def log() -> Log:
     async def solve(ep):
         await ep.finish(await ep.branch(2, probe=False))
 
-    return Log.of(run(line(), solve).replay, np.array([5]), ["unheard-of"], None)
+    return Log.of(run(line(), solve).replay, np.array([[5]]), ["unheard-of"], None)
 
 
 @pytest.mark.parametrize(
@@ -221,14 +221,18 @@ def test_a_log_is_kept_only_for_those_who_ask(store, monkeypatch):
 
 
 def test_what_a_store_knows(store, trees, monkeypatch):
-    assert Known.of(store, 7).prompt.tolist() == [7] * 5
+    assert Known.of(store, 7).prompt.tolist() == [[7]] * 5
+    assert Known.of(store, 7, arms=2).prompt.tolist() == [[7, 7]] * 5
     assert (Known.of(store).models, Known.of(store).prm_model) == (("toy-0",), None)
     assert Known.of(trees, arms=3).models == ("random",) * 3
     assert Known.of(trees).prm_model == "some/Qwen2.5-Math-PRM-7B"
     assert Known.of(trees, protocol="published").prm_model is None
-    problems = store.problems.append_column("prompt_tokens", [[11, None, 13, 14, 15]])
+    older = store.problems.drop_columns(["prompt_tokens"])
+    monkeypatch.setitem(vars(store), "problems", older)
+    assert Known.of(store, 7).prompt.tolist() == [[7]] * 5
+    problems = older.append_column("prompt_tokens", [[[11], None, [13], [14], [15]]])
     monkeypatch.setitem(vars(store), "problems", problems)
-    assert Known.of(store, 7).prompt.tolist() == [11, 7, 13, 14, 15]
+    assert Known.of(store, 7).prompt.tolist() == [[11], [7], [13], [14], [15]]
 
 
 def test_rows_have_costs_with_intervals(store):

@@ -68,7 +68,7 @@ def example() -> Log:
     seed = next(s for s in range(99) if _opens_first(index, s))
     playback = play_on(index, worked, problems=(0, 0), seeds=(seed, seed), max_branches=2)
     assert playback.errors == {}
-    return Log.of(playback.replay, np.array([100, 100]), ["a model"], "a judge")
+    return Log.of(playback.replay, np.array([[100], [100]]), ["a model"], "a judge")
 
 
 def _opens_first(index: Index, seed: int) -> bool:
@@ -124,7 +124,7 @@ def test_best_of_n_costs_what_the_formula_of_kinetics_says():
         await ep.finish(ids)
 
     replay = play_on(index, solve, max_branches=4).replay
-    log = Log.of(replay, np.array([50]), ["Qwen/Qwen3-8B"], None)
+    log = Log.of(replay, np.array([[50]]), ["Qwen/Qwen3-8B"], None)
     n, p, length, q = 4, 50, 600, SHAPES["Qwen3-8B"]
     wide, narrow = q.layers * q.heads * q.head_dim, q.layers * q.kv_heads * q.head_dim
     compute = (2 * q.parameters * length + 2 * (2 * p + length) * length * wide) * n
@@ -148,7 +148,7 @@ def test_forks_cost_less_memory_than_branches_of_their_own(example, files):
         await ep.finish(roots)
 
     logs = [
-        Log.of(play_on(index, solve, max_branches=2).replay, np.array([10]), ["m"], None)
+        Log.of(play_on(index, solve, max_branches=2).replay, np.array([[10]]), ["m"], None)
         for solve in (forked, apart)
     ]
     flops, peaks = ([resolve(spec)(log)[0] for log in logs] for spec in (f"eflops:{files['toy']}", "kv_peak"))
@@ -168,7 +168,7 @@ FLOPS, ATTENTION, CACHE = (2000, 600), (40, 24), (20, 12)
 def compare(replay: Replay, files: dict[str, str], prm: bool) -> None:
     """Every cost of a log against the reference."""
     arms, two = replay.index.arms, "all_" if replay.index.arms == 2 else ""
-    prompts = [PROMPTS[k % len(PROMPTS)] for k in range(len(replay))]
+    prompts = [[PROMPTS[(k + arm) % len(PROMPTS)] for arm in range(arms)] for k in range(len(replay))]
     log = Log.of(replay, np.array(prompts), ["m"] * arms, "judge" if prm else None)
 
     def expect(spec: str, costs) -> None:

@@ -76,8 +76,8 @@ def cached_tokens(log: Log, block: int = 1) -> Floats:
     sent, probed, length = _requests(log)
     whole = log.total((sent * (length // block) + probed * ((length + log.tokens) // block)) * block)
     arms = len(log.models)
-    first = np.unique((log.episode * arms + log.arm)[sent | probed]) // arms
-    return whole - np.bincount(first, (log.prompt // block * block)[first], len(log))
+    first = np.unique((log.episode * arms + log.arm)[sent | probed])
+    return whole - np.bincount(first // arms, (log.prompt // block * block).ravel()[first], len(log))
 
 
 @cost
@@ -119,12 +119,12 @@ def eflops(log: Log, models: str = "", prm: str = "", intensity: float = 562.5) 
         np.array([getattr(each, what) for each in shapes], np.float64)
         for what in ("parameters", "attention", "cache")
     )
-    attended = log.work * (log.prompt[log.episode] + log.context + log.work / 2)
+    attended = log.work * (log.prompt[log.episode, log.arm] + log.context + log.work / 2)
     flops = log.total(2 * weights[log.arm] * log.work + attention[log.arm] * attended)
     flops += intensity * reads(log) @ cache
     if log.prm_model is not None:
         reader = shape(prm or log.prm_model)
-        behind = log.prompt[log.episode] + log.context - log.prm_tokens / 2
+        behind = log.prompt[log.episode, log.arm] + log.context - log.prm_tokens / 2
         flops += log.total(log.prm_tokens * (2 * reader.parameters + reader.attention * behind))
     return flops
 
@@ -233,13 +233,13 @@ def price(log: Log, table: str) -> Floats:
     paid += log.total(log.prm_tokens * tables[0].get("prm", 0.0))
     arms = len(tables)
     first = np.unique((log.episode * arms + log.arm)[sent | probed])
-    paid += np.bincount(first // arms, log.prompt[first // arms] * (new - cached)[first % arms], len(log))
+    paid += np.bincount(first // arms, log.prompt.ravel()[first] * (new - cached)[first % arms], len(log))
     return paid / 1e6
 
 
 def _requests(log: Log) -> tuple[Bools, Bools, Ints]:
     """For each row, whether it decodes, whether it asks a probe, and the tokens before what it decodes."""
-    return log.tokens > 0, log.asks, log.prompt[log.episode] + log.context
+    return log.tokens > 0, log.asks, log.prompt[log.episode, log.arm] + log.context
 
 
 def _shapes(log: Log, models: str) -> list[Shape]:

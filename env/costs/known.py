@@ -13,7 +13,7 @@ class Known:
     """Of a store with P problems.
 
     Attributes:
-        prompt: int64[P], tokens of each problem's prompt.
+        prompt: int64[P, arms], tokens of each problem's prompt as each arm puts it.
         models: for each arm, the model that decoded its branches.
         prm_model: whose scores the store has; "" where it does not name it, None where it has none.
     """
@@ -28,16 +28,16 @@ class Known:
 
         Args:
             store: where; its trees are not loaded.
-            prompt_tokens: how long a prompt is taken to be where the store does not know: `problems.parquet`
-                may say so in a column `prompt_tokens`.
+            prompt_tokens: how long a prompt is taken to be where the store does not know.
             protocol: the published one knows no process reward model.
             arms: how many arms its trees have at least.
         """
-        prompt = np.full(len(store), prompt_tokens, np.int64)
-        if "prompt_tokens" in store.problems.column_names:
-            told = store.problems["prompt_tokens"].to_pylist()
-            prompt = np.array([prompt_tokens if each is None else each for each in told], np.int64)
         models = [arm.get("model") or store.model for arm in store.meta.get("arms") or []]
         models += [store.model] * (arms - len(models))
+        prompt = np.full((len(store), len(models)), prompt_tokens, np.int64)
+        # An older store lacks the column; one that was imported its values.
+        if "prompt_tokens" in store.problems.column_names:
+            for problem, told in enumerate(store.problems["prompt_tokens"].to_pylist()):
+                prompt[problem] = prompt[problem] if told is None else told
         has_scores = "prm" in store.capabilities and protocol == "standard"
         return cls(prompt, tuple(models), (store.meta.get("prm") or "") if has_scores else None)

@@ -27,7 +27,7 @@ class Log:
     tokens are the ones that it charges.
 
     Attributes:
-        prompt: int64[E], tokens of each episode's prompt; 0 where nobody knows.
+        prompt: int64[E, arms], tokens of each episode's prompt as each arm puts it; 0 where nobody knows.
         models: for each arm, the model that decodes its branches.
         prm_model: the process reward model; None where the store has no scores.
         episode: int64[R], 0 to E - 1.
@@ -72,7 +72,9 @@ class Log:
     @classmethod
     def empty(cls, models: Sequence[str], prm_model: str | None) -> "Log":
         """No episodes at all."""
-        return cls._of(np.zeros((_COLUMNS, 0), np.int64), np.zeros(0, np.int64), models, prm_model)
+        return cls._of(
+            np.zeros((_COLUMNS, 0), np.int64), np.zeros((0, len(models)), np.int64), models, prm_model
+        )
 
     @classmethod
     def _of(cls, rows: Ints, prompt: Ints, models: Sequence[str], prm_model: str | None) -> "Log":

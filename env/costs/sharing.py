@@ -24,7 +24,7 @@ def reads(log: Log) -> Floats:
 
     longest = np.zeros(len(log.first) * arms, np.int64)
     np.maximum.at(longest, turn * arms + log.arm[busy], steps)
-    prompts = np.repeat(log.prompt[log.episode[log.first]], arms) * longest
+    prompts = log.prompt[log.episode[log.first]].ravel() * longest
     of_turn = np.repeat(log.episode[log.first] * arms, arms) + np.tile(np.arange(arms), len(log.first))
     read += np.bincount(of_turn, prompts, len(log) * arms)
 
@@ -106,7 +106,7 @@ def held(log: Log) -> Held:
     used = np.flatnonzero(begin <= stop)
     decoded = log.clock + log.tokens
     chunks = (
-        Held(used // arms, used % arms, log.prompt[used // arms], begin[used], begin[used], stop[used]),
+        Held(used // arms, used % arms, log.prompt.ravel()[used], begin[used], begin[used], stop[used]),
         Held(log.episode, log.arm, log.tokens, log.clock, decoded, until),
         Held(log.episode, log.arm, log.probe_tokens, decoded, done, done),
     )
