@@ -20,6 +20,8 @@ from env.unit import Played, Unit, play_unit
 if TYPE_CHECKING:
     import polars as pl
 
+    from env.archive import Archive
+
 ISOLATIONS = ("strict", "batch", "none")
 # Starting worker processes costs a second; below this many episodes one process is done sooner.
 EPISODES_WORTH_WORKERS = 6_000
@@ -42,6 +44,14 @@ class Episodes:
     frame: "pl.DataFrame"
     schedules: Mapping[tuple[str, float], Mapping[str, Any]]
 
+    @classmethod
+    def joined(cls, parts: Sequence["Episodes"]) -> "Episodes":
+        """Several of them as one, in their order."""
+        import polars as pl
+
+        schedules = {key: told for part in parts for key, told in part.schedules.items()}
+        return cls(pl.concat(part.frame for part in parts), schedules)
+
 
 def evaluate(
     stores: Sequence[Store],
@@ -60,6 +70,7 @@ def evaluate(
     i_trust_this_code: bool = False,
     costs: Sequence[str] = (),
     prompt_tokens: int = 0,
+    archive: "Archive | None" = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Episodes:
     """Play every program on every store at every beta, once a problem and seed.
@@ -76,6 +87,7 @@ def evaluate(
         i_trust_this_code: run untrusted programs even where nothing can isolate them.
         costs: what to measure besides tokens and sequential tokens, see `env.costs.registry.resolve`.
         prompt_tokens: how long a prompt is taken to be where the store does not know; matters to costs only.
+        archive: spares what it holds, and keeps what is played as soon as it is.
         progress: called with the episodes done and all to do.
 
     A program that does not keep the contract, raises, hangs or cheats gets rows with its error, and the
@@ -94,7 +106,8 @@ def evaluate(
     if workers is None:
         workers = (os.cpu_count() or 1) if total >= EPISODES_WORTH_WORKERS else 1
     for store, chosen in zip(stores, chosen_by, strict=True):
-        per_unit = _seeds_a_unit(len(seeds), len(chosen), workers)
+        # In an archive units must be the same ones, however many processors there are.
+        per_unit = len(seeds) if archive else _seeds_a_unit(len(seeds), len(chosen), workers)
         for program in programs:
             mode = isolation or ("none" if program.trusted else "strict")
             refusal = _refusal(program)
@@ -118,17 +131,26 @@ def evaluate(
                             prompt_tokens=prompt_tokens,
                         )
                     )
-    done = 0
-    played: list[tuple[Unit, Played]] = []
-    for unit, result in run_all(play_unit, units, executor, workers):
-        played.append((unit, result))
+    by_path = {store.path: store for store in stores}
+    place = {id(unit): at for at, unit in enumerate(units)}
+    parts: dict[int, Episodes] = {}
+    for unit in units if archive else ():
+        if archive and (found := archive.get(unit)):
+            parts[place[id(unit)]] = found
+    # The dear ones first, so that no worker is left with one of them at the end.
+    todo = sorted((unit for unit in units if place[id(unit)] not in parts), key=lambda unit: -unit.beta)
+    done = total - sum(len(unit.seeds) * len(unit.problems) for unit in todo)
+    if progress and done:
+        progress(done, total)
+    for unit, played in run_all(play_unit, todo, executor, workers):
+        told = {} if played.settings is None else {(unit.program.name, unit.beta): played.settings}
+        part = parts[place[id(unit)]] = Episodes(_frame(unit, played, by_path[unit.store]), told)
+        if archive:
+            archive.put(unit, part)
         done += len(unit.seeds) * len(unit.problems)
         if progress:
             progress(done, total)
-    place = {id(unit): at for at, unit in enumerate(units)}
-    played.sort(key=lambda pair: place[id(pair[0])])
-    schedules = {(u.program.name, u.beta): p.settings for u, p in played if p.settings is not None}
-    return Episodes(_frame(played, {store.path: store for store in stores}), schedules)
+    return Episodes.joined([parts[at] for at in range(len(units))])
 
 
 def _seeds_a_unit(seeds: int, problems: int, workers: int) -> int:
@@ -181,52 +203,45 @@ def _chosen(store: Store, problems: Collection[str] | None) -> list[int]:
     return [at for at, name in enumerate(hashes) if problems is None or name in problems]
 
 
-def _frame(played: Sequence[tuple[Unit, Played]], stores: Mapping[str, Store]) -> "pl.DataFrame":
+def _frame(unit: Unit, played: Played, store: Store) -> "pl.DataFrame":
     import polars as pl
 
     from env.statistics import COST
 
-    frames = []
-    for unit, result in played:
-        store = stores[unit.store]
-        hashes = store.problems["question_hash"].to_pylist()
-        episodes = len(unit.seeds) * len(unit.problems)
-        errors = [""] * episodes
-        for episode, text in result.errors.items():
-            errors[episode] = text
-        frame = pl.DataFrame(
-            {
-                "problem": [hashes[p] for p in unit.problems] * len(unit.seeds),
-                "seed": np.repeat(np.array(unit.seeds, np.int64), len(unit.problems)),
-                "correct": result.correct,
-                "answer": result.answer,
-                "decode": result.ledger[:, 0],
-                "probe": result.ledger[:, 1],
-                "prm": result.ledger[:, 2],
-                "tokens": result.ledger[:, :3].sum(axis=1),
-                "sequential": result.ledger[:, 3],
-                "rounds": result.rounds,
-                "asked": result.asked,
-                "granted": result.granted,
-                "error": errors,
-                **{f"{COST}{spec}": values for spec, values in result.costs.items()},
-            }
-        )
-        frames.append(
-            frame.select(
-                pl.lit(unit.store).alias("store"),
-                pl.lit(store.model).alias("model"),
-                pl.lit(store.dataset).alias("dataset"),
-                pl.lit(unit.program.name).alias("controller"),
-                pl.lit(unit.beta).alias("beta"),
-                pl.lit(json.dumps(dict(unit.overrides), sort_keys=True)).alias("settings"),
-                pl.all(),
-                pl.lit(unit.isolation).alias("isolation"),
-                pl.lit(result.level).alias("level"),
-                pl.lit(unit.protocol).alias("protocol"),
-            )
-        )
-    return pl.concat(frames)
+    hashes = store.problems["question_hash"].to_pylist()
+    errors = [""] * (len(unit.seeds) * len(unit.problems))
+    for episode, text in played.errors.items():
+        errors[episode] = text
+    frame = pl.DataFrame(
+        {
+            "problem": [hashes[p] for p in unit.problems] * len(unit.seeds),
+            "seed": np.repeat(np.array(unit.seeds, np.int64), len(unit.problems)),
+            "correct": played.correct,
+            "answer": played.answer,
+            "decode": played.ledger[:, 0],
+            "probe": played.ledger[:, 1],
+            "prm": played.ledger[:, 2],
+            "tokens": played.ledger[:, :3].sum(axis=1),
+            "sequential": played.ledger[:, 3],
+            "rounds": played.rounds,
+            "asked": played.asked,
+            "granted": played.granted,
+            "error": errors,
+            **{f"{COST}{spec}": values for spec, values in played.costs.items()},
+        }
+    )
+    return frame.select(
+        pl.lit(unit.store).alias("store"),
+        pl.lit(store.model).alias("model"),
+        pl.lit(store.dataset).alias("dataset"),
+        pl.lit(unit.program.name).alias("controller"),
+        pl.lit(unit.beta).alias("beta"),
+        pl.lit(json.dumps(dict(unit.overrides), sort_keys=True)).alias("settings"),
+        pl.all(),
+        pl.lit(unit.isolation).alias("isolation"),
+        pl.lit(played.level).alias("level"),
+        pl.lit(unit.protocol).alias("protocol"),
+    )
 
 
 def trace(

@@ -74,6 +74,16 @@ def reference(forest: Forest, protocol: str = "standard") -> Reference:
     )
 
 
+def expected(panel: Panel, references: Mapping[str, Reference], figure: str) -> Floats:
+    """float64[H, S], the "tokens" or the "accuracy" of the references; NaN where a store lacks a problem."""
+    table = np.full(panel.held.shape, np.nan)
+    for s, store in enumerate(panel.stores):
+        known = getattr(references[store], figure)
+        here = np.flatnonzero(panel.held[:, s])
+        table[here, s] = [known[panel.problems[h]] for h in here]
+    return table
+
+
 def pareto(tokens: Floats, accuracy: Floats) -> NDArray[np.int64]:
     """Where the non-dominated points stand, cheapest first, each dominated one replaced by the one before it.
 
@@ -246,13 +256,7 @@ def hypervolumes(
         return []
     panel = Panel.of(frame)
     columns = [panel.values["tokens"], panel.values["correct"]]
-    for figure in ("tokens", "accuracy"):
-        table = np.full(panel.held.shape, np.nan)
-        for s, store in enumerate(panel.stores):
-            known = getattr(references[store], figure)
-            here = np.flatnonzero(panel.held[:, s])
-            table[here, s] = [known[panel.problems[h]] for h in here]
-        columns.append(table)
+    columns += [expected(panel, references, figure) for figure in ("tokens", "accuracy")]
     samples = resample(np.hstack(columns), panel.strata, np.random.default_rng(rng))
     cuts = np.cumsum([column.shape[1] for column in columns])[:-1]
     tokens, accuracy, at_tokens, at_accuracy = np.split(samples, cuts, axis=1)

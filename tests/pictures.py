@@ -3,6 +3,7 @@
 import re
 import xml.etree.ElementTree as ET
 
+from env.drawing.canvas import Look
 from env.drawing.frontiers import Curve, Point
 
 
@@ -11,8 +12,8 @@ def point(beta, accuracy, tokens, interval=(0.2, 0.9)):
 
 
 CURVES = [
-    Curve("round 3", 0, [point(0, 0.4, 1e4), point(1, 0.6, 2e5)], 0.5),
-    Curve("parallel <probe>", 1, [point(0, 0.4, 1e4), point(1, 0.5, 9e5)], 0.4),
+    Curve("round 3", Look(0), [point(0, 0.4, 1e4), point(1, 0.6, 2e5)], 0.5),
+    Curve("parallel <probe>", Look(1), [point(0, 0.4, 1e4), point(1, 0.5, 9e5)], 0.4),
 ]
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import CURVES, drawings, numbers, point
 
-from env.drawing.canvas import log_ticks, short, spread, ticks
+from env.drawing.canvas import Look, log_ticks, short, spread, ticks
 from env.drawing.frontiers import Curve, frontiers
 
 SIZES = st.lists(st.tuples(st.floats(0, 300), st.floats(5, 50)), max_size=8)
@@ -59,4 +59,4 @@ def test_frontiers_draw_every_point_and_only_the_winners_intervals():
 
 
 def test_a_frontier_of_one_free_point_that_is_always_right_can_be_drawn():
-    drawings(frontiers("It", [Curve("round 1", 0, [point(0.5, 1.0, 0, None)] * 2, 0)]))
+    drawings(frontiers("It", [Curve("round 1", Look(0), [point(0.5, 1.0, 0, None)] * 2, 0)]))

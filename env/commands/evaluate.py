@@ -3,24 +3,35 @@
 autotts evaluate stores/aime24 --controller self_consistency confidence_momentum
 autotts evaluate stores/* --controller mine.py --beta 0,0.5,1 --json rows.json --out episodes/
 autotts evaluate stores/aime24 --controller self_consistency --set max_branches=16 --protocol published
+autotts evaluate --all
+
+With --all every controller that the stores have the means for is measured, and their frontiers are drawn side
+by side. What was measured before is not measured again: interrupted, the same command goes on.
 
 A controller that raises, hangs or cheats is a row with its error; the others' rows come all the same.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from env import files
 from env.commands.options import BETAS, add_costs, betas, natural, positive, seed_count, setting
 from env.commands.terminal import progress_bar
+from env.errors import UserError
 from env.rooms import Rooms
 
 if TYPE_CHECKING:
+    from env.archive import Archive
     from env.evaluate import Episodes
+    from env.program import Program
     from env.store import Store
+
+SEEDS, SEEDS_OF_ALL = 100, 20
+# Where --all keeps what it has played, if it is not told.
+LINEUP = Path("runs/all")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--controller",
         nargs="+",
         action="extend",
-        required=True,
+        default=[],
         metavar="NAME_OR_PATH",
         help="shipped controllers by name (see `autotts controllers`), your own by the path of the file",
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="all shipped controllers, and those of --controller besides, side by side",
     )
     parser.add_argument("--beta", type=betas, default=BETAS, metavar="BETAS", help="default: %(default)s")
     parser.add_argument(
@@ -44,7 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="override a setting of the controllers' schedules, at every beta; may be repeated",
     )
     parser.add_argument(
-        "--seeds", type=seed_count, default=100, metavar="N", help="seeds 0..N-1; default: 100"
+        "--seeds",
+        type=seed_count,
+        metavar="N",
+        help=f"seeds 0..N-1; default: {SEEDS}, with --all {SEEDS_OF_ALL}",
     )
     parser.add_argument(
         "--protocol",
@@ -66,7 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="write DIR/episodes.parquet, a row each, and DIR/misses.parquet, what they asked for in vain",
+        help="write DIR/episodes.parquet, a row each, and DIR/misses.parquet, what they asked for in vain; "
+        "with --all instead of the latter the picture, and what a later run goes on from "
+        f"(default: {LINEUP})",
     )
     parser.add_argument(
         "--probe-tokens",
@@ -95,19 +116,119 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     Raises:
         UserError: a store, a controller or an option cannot be used.
     """
-    from env.evaluate import evaluate
-    from env.holdout import record
+    from env.archive import Archive
+    from env.commands.lineup import side_by_side
+    from env.commands.tables import rows_of, show
     from env.misses import MISSES, find_misses
     from env.store import Store
 
-    programs = [rooms.program(name) for name in dict.fromkeys(args.controller)]
+    if args.all and args.set:
+        raise UserError(
+            "--set is for controllers that have the setting: leave it out with --all, or name them"
+        )
+    if not (args.all or args.controller):
+        raise UserError("nothing to evaluate: name controllers with --controller, or give --all")
+    if args.all:
+        args.out = args.out or LINEUP
+    args.seeds = args.seeds or (SEEDS_OF_ALL if args.all else SEEDS)
     stores = [Store.open(path) for path in dict.fromkeys(args.store or [rooms.bundled("search")])]
+    names = [*(rooms.controllers() if args.all else ()), *args.controller]
+    programs = [rooms.program(name) for name in dict.fromkeys(names)]
+    if args.all:
+        programs, left_out = playable(programs, stores)
     # Before the work, not after it: a file that cannot be written must not cost an evaluation.
     table = args.out and args.out / "episodes.parquet"
     lacking = args.out and args.out / MISSES
     for file in filter(None, (args.json, table, lacking)):
         files.ready(file)
+    archive = Archive(args.out / "units") if args.all else None
+    try:
+        episodes = _played(stores, programs, args, archive)
+    except KeyboardInterrupt:
+        if archive is None:
+            raise
+        print("autotts: interrupted; the same command goes on where this one ended", file=sys.stderr)
+        return 130
+    rows = rows_of(episodes)
+    show(rows, episodes, stores, args)
+    figures: dict[str, Any] = {"rows": rows}
+    if table:
+        files.write(table, files.as_parquet(episodes.frame))
+    if args.all:
+        figures |= side_by_side(episodes, stores, programs, left_out, args)
+    elif lacking:
+        misses = find_misses(
+            stores,
+            programs,
+            episodes.frame,
+            settings=dict(args.set),
+            protocol=args.protocol,
+            probe_tokens=args.probe_tokens,
+            max_branches=args.max_branches,
+            i_trust_this_code=args.i_trust_this_code,
+        )
+        files.write(lacking, files.as_parquet(misses))
+    if args.json:
+        files.write(args.json, files.as_json(figures))
+    return 0
+
+
+def playable(programs: "Sequence[Program]", stores: "Sequence[Store]") -> "tuple[list[Program], list[str]]":
+    """The programs that every store has the means for, and a sentence for each of the others."""
+    from env.program import needs
+
+    able, left_out = [], []
+    for program in programs:
+        try:
+            needed = needs(program.source)
+        except SyntaxError:
+            # Its rows will say so.
+            needed = frozenset()
+        lacks = {store.path: sorted(needed - store.capabilities) for store in stores}
+        reasons = [f"{path} has no {' and no '.join(names)}" for path, names in lacks.items() if names]
+        if reasons:
+            left_out.append(f"{program.name} cannot be played: {'; '.join(reasons)}")
+        else:
+            able.append(program)
+    return able, left_out
+
+
+def _played(
+    stores: "list[Store]", programs: "list[Program]", args: argparse.Namespace, archive: "Archive | None"
+) -> "Episodes":
+    """Play what is to be played, and count it as a look at the stores."""
+    from env.evaluate import evaluate
+    from env.holdout import record
+
+    counted: set[tuple[str, str]] = set()
+
+    def count_looks(seen: Set[tuple[str, str]]) -> None:
+        for store in stores:
+            looked = [
+                (program.name, program.source)
+                for program in programs
+                if (store.path, program.name) in seen - counted
+            ]
+            warning = looked and record(
+                store.path,
+                looked,
+                betas=args.beta,
+                seeds=range(args.seeds),
+                protocol=args.protocol,
+                purpose="evaluate",
+            )
+            if warning:
+                print(f"warning: {warning}", file=sys.stderr)
+        counted.update(seen)
+
     with progress_bar("episodes") as progress:
+
+        def advance(done: int, total: int) -> None:
+            if archive:
+                # At once: a run that is killed has been a look all the same, and is not counted later.
+                count_looks(archive.played)
+            progress(done, total)
+
         episodes = evaluate(
             stores,
             programs,
@@ -123,142 +244,9 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
             i_trust_this_code=args.i_trust_this_code,
             costs=args.cost,
             prompt_tokens=args.prompt_tokens,
-            progress=progress,
+            archive=archive,
+            progress=advance,
         )
-    looked = [(program.name, program.source) for program in programs]
-    for store in stores:
-        warning = record(
-            store.path,
-            looked,
-            betas=args.beta,
-            seeds=range(args.seeds),
-            protocol=args.protocol,
-            purpose="evaluate",
-        )
-        if warning:
-            print(f"warning: {warning}", file=sys.stderr)
-    rows = rows_of(episodes)
-    show(rows, episodes, stores, args)
-    if args.json:
-        files.write(args.json, files.as_json({"rows": rows}))
-    if table:
-        files.write(table, files.as_parquet(episodes.frame))
-        misses = find_misses(
-            stores,
-            programs,
-            episodes.frame,
-            settings=dict(args.set),
-            protocol=args.protocol,
-            probe_tokens=args.probe_tokens,
-            max_branches=args.max_branches,
-            i_trust_this_code=args.i_trust_this_code,
-        )
-        files.write(lacking, files.as_parquet(misses))
-    return 0
-
-
-def rows_of(episodes: "Episodes") -> list[dict[str, Any]]:
-    """The rows of `env.statistics.summarise`, with what each schedule resolved to and what held the code."""
-    from env.statistics import summarise
-
-    levels = dict(episodes.frame.select("controller", "level").unique().iter_rows())
-    return [
-        row
-        | {
-            "schedule": episodes.schedules.get((row["controller"], row["beta"])),
-            "isolation_level": levels[row["controller"]],
-        }
-        for row in summarise(episodes.frame)
-    ]
-
-
-def show(
-    rows: list[dict[str, Any]], episodes: "Episodes", stores: "list[Store]", args: argparse.Namespace
-) -> None:
-    """Print the rows as a table, and below it what the figures can bear."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from env.holdout import count
-    from env.statistics import resolution
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("store", overflow="fold")
-    table.add_column("controller", overflow="fold")
-    # A cost never stands without tokens, nor tokens without sequential tokens.
-    costs = list(rows[0]["costs"]) if rows else []
-    for name in ("beta", "accuracy", "tokens", "sequential", *costs, "rounds", ""):
-        table.add_column(name, justify="left" if not name else "right", no_wrap=bool(name))
-    for row in rows:
-        table.add_row(
-            f"{row['model']} {row['dataset']}",
-            row["controller"],
-            f"{row['beta']:g}",
-            f"{row['accuracy']:.1%}{_interval(row['accuracy_ci'], 100, '.0f')}",
-            f"{row['tokens']:,.0f}{_interval(row['tokens_ci'], 1e-3, ',.0f', 'k')}",
-            f"{row['sequential_tokens']:,.0f}",
-            *(_figures(cost["mean"], cost["ci"]) for cost in row["costs"].values()),
-            f"{row['rounds']:.1f}",
-            _marks(row),
-        )
-    console = Console()
-    if not console.is_terminal:
-        # Without a terminal there is no width to fit, and a folded figure is no figure.
-        console = Console(width=max(console.width, 160) + 40 * len(costs))
-    console.print(table, highlight=False)
-    for row in rows:
-        if row["errors"]:
-            of = row["problems"] * row["seeds"]
-            name = f"{row['controller']} at beta {row['beta']:g}"
-            print(f"{name}: {row['errors']} of {of} episodes failed: {row['error']}")
-    print(
-        f"{args.seeds} seeds, protocol {args.protocol}, "
-        f"unknown probes cost {args.probe_tokens if args.protocol == 'standard' else 0} tokens; "
-        f"intervals: 95% over problems"
-    )
-    if args.cost:
-        print(
-            f"costs: prompts count as {args.prompt_tokens} tokens where the store does not know their length"
-        )
-    print(resolution(episodes.frame))
-    for line in _areas(episodes, stores, args):
-        print(line)
-    for store in stores:
-        print(f"{store.path}: {count(store.path)}")
-
-
-def _areas(episodes: "Episodes", stores: "list[Store]", args: argparse.Namespace) -> Iterator[str]:
-    """Hypervolumes, where the whole grid of betas was played."""
-    from env.frontier import hypervolumes, reference
-    from env.program import GRID
-
-    if set(GRID) - set(args.beta) or args.set:
-        return
-    references = {store.path: reference(store.forest(), args.protocol) for store in stores}
-    for area in hypervolumes(episodes.frame, references):
-        interval = _interval(area.estimate.interval, 1, ".3f")
-        yield f"hypervolume of {area.controller}: {area.estimate.value:.3f}{interval} accuracy x nats"
-
-
-def _marks(row: dict[str, Any]) -> str:
-    marks = []
-    if row["errors"]:
-        marks.append(f"{row['errors']} errors")
-    if not row["replayable"]:
-        marks.append(f"not replayable on this store: {row['shortfall']:.0%} shortfall")
-    if row["isolation"] != "none":
-        marks.append(f"{row['isolation']} {row['isolation_level']}".strip())
-    return ", ".join(marks)
-
-
-def _figures(mean: float, pair: Sequence[float] | None) -> str:
-    """A cost of whatever size with its interval: 1,234 [1,100, 1,300], or 4.56e+17."""
-
-    def figure(value: float) -> str:
-        return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
-
-    return figure(mean) + (f" [{figure(pair[0])}, {figure(pair[1])}]" if pair else "")
-
-
-def _interval(pair: Sequence[float] | None, scale: float, form: str, unit: str = "") -> str:
-    return f" [{pair[0] * scale:{form}}, {pair[1] * scale:{form}}]{unit}" if pair else ""
+    if not archive:
+        count_looks({(store.path, program.name) for store in stores for program in programs})
+    return episodes

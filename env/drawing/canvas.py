@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from env.drawing.text import show
 
@@ -11,9 +12,33 @@ Pixel = tuple[float, float]
 DISC = "M-4.5 0a4.5 4.5 0 1 0 9 0 4.5 4.5 0 1 0-9 0z"
 CROSS = "M-4-4L4 4M4-4L-4 4"
 DOWN = "M0 5L5-4H-5z"
-_SHAPES = ("M-4-4h8v8h-8z", "M0-5L5 4H-5z", "M0-5.5L5.5 0 0 5.5-5.5 0z", DOWN, CROSS)
+LEFT = "M-5 0L4-5V5z"
+_SHAPES = ("M-4-4h8v8h-8z", "M0-5L5 4H-5z", "M0-5.5L5.5 0 0 5.5-5.5 0z", DOWN, "M-6-2.5h12v5h-12z")
+RING = "M-8 0a8 8 0 1 0 16 0 8 8 0 1 0-16 0z"
 # Baseline to baseline of two lines of a label, and the width of a letter, at the style sheet's size of type.
 _LINE, _LETTER = 15, 7
+
+
+class Look(NamedTuple):
+    """How a controller is drawn: 0 stands out, 1 to 25 can be told apart, hollow ones from all others."""
+
+    style: int
+    hollow: bool = False
+
+    @property
+    def css(self) -> str:
+        """Its classes in the style sheet."""
+        colour = self.style and 1 + (self.style - 1) % len(_SHAPES)
+        return f"k{colour} hollow" if self.hollow else f"k{colour}"
+
+    @property
+    def shape(self) -> str:
+        """The path of its mark: 0 is a disc."""
+        if self.style == 0:
+            return DISC
+        # Colours come around again, with other shapes each time.
+        turn, place = divmod(self.style - 1, len(_SHAPES))
+        return _SHAPES[(place + turn) % len(_SHAPES)]
 
 
 @dataclass
@@ -59,6 +84,10 @@ class Canvas:
         path = f"M{ax:.1f} {ay:.1f}C{half:.1f} {ay:.1f} {half:.1f} {by:.1f} {bx:.1f} {by:.1f}"
         self.parts.append(f'<path d="{path}" class="{style}"/>')
 
+    def group(self, first: int) -> None:
+        """Make one of all parts from `first` on: pointed at, it comes forward."""
+        self.parts[first:] = [f'<g class="one">{"".join(self.parts[first:])}</g>']
+
     def mark(self, at: Pixel, path: str, style: str, title: str, href: str = "") -> None:
         """A mark that tells `title` when pointed at, and leads to `href` if that is given."""
         drawn = (
@@ -78,11 +107,11 @@ class Canvas:
         self.text(self.right, self.bottom + 38, horizontal, "end")
         self.text(self.left - 30, self.top - 16, vertical)
 
-    def labels(self, wanted: Sequence[tuple[Pixel, str, int]]) -> None:
+    def labels(self, wanted: Sequence[tuple[Pixel, str, Look]]) -> None:
         """Names in the right margin, each level with its point as far as the others leave room.
 
         Args:
-            wanted: (point, name, style) of each; style 0 is printed bold.
+            wanted: (point, name, look) of each; style 0 is printed bold.
         """
         ordered = sorted(wanted, key=lambda item: item[0][1])
         names = [self._wrapped(name) for _, name, _ in ordered]
@@ -90,15 +119,19 @@ class Canvas:
         ideal = [at[1] - height / 2 for (at, _, _), height in zip(ordered, heights, strict=True)]
         tops = spread(ideal, heights, self.top - 8, self.bottom + 8)
         edge = self.right + 14
-        for (at, _, style), lines, height, top in zip(ordered, names, heights, tops, strict=True):
+        for (at, _, look), lines, height, top in zip(ordered, names, heights, tops, strict=True):
             middle = top + height / 2
-            self.line([(at[0] + 7, at[1]), (self.right + 4, middle), (edge - 2, middle)], f"leader k{style}")
+            self.line(
+                [(at[0] + 7, at[1]), (self.right + 4, middle), (edge - 2, middle)], f"leader {look.css}"
+            )
             self.parts.append(
-                f'<g transform="translate({edge + 4} {middle:.1f}) scale(.8)" class="k{style}">'
-                f'<path class="mark" d="{shape(style)}"/></g>'
+                f'<g transform="translate({edge + 4} {middle:.1f}) scale(.8)" class="{look.css}">'
+                f'<path class="mark" d="{look.shape}"/></g>'
             )
             for i, line in enumerate(lines):
-                self.text(edge + 13, top + _LINE * (i + 0.8), line, "name strong" if style == 0 else "name")
+                self.text(
+                    edge + 13, top + _LINE * (i + 0.8), line, "name strong" if look.style == 0 else "name"
+                )
 
     def svg(self, label: str) -> str:
         """The picture; `label` says what it shows, for those who cannot see it."""
@@ -114,11 +147,6 @@ class Canvas:
             joined = f"{lines[-1]} {word}".strip()
             lines[-1:] = [joined] if len(joined) <= most or not lines[-1] else [lines[-1], word]
         return [line if len(line) <= most else f"{line[: most - 1]}…" for line in lines[:3]]
-
-
-def shape(style: int) -> str:
-    """The path of a controller's mark: 0 is the winner's, a disc."""
-    return DISC if style == 0 else _SHAPES[(style - 1) % len(_SHAPES)]
 
 
 def spread(wanted: Sequence[float], sizes: Sequence[float], low: float, high: float) -> list[float]:

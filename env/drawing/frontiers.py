@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from env.drawing.canvas import Canvas, log_ticks, shape, short, ticks
+from env.drawing.canvas import RING, Canvas, Look, log_ticks, short, ticks
 
 Interval = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Point:
-    """A controller at one beta."""
+    """A controller at one beta; `caveat` is why its figures are not quite what they seem ("" = they are)."""
 
     beta: float
     accuracy: float
@@ -23,6 +23,7 @@ class Point:
     tokens: float
     tokens_ci: Interval
     sequential_tokens: float
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,30 @@ class Curve:
 
     Attributes:
         label: what is written beside it.
-        style: 0 for the winner, 1 to 5 for a baseline.
+        look: style 0 for the one that the picture is about.
     """
 
     label: str
-    style: int
+    look: Look
     points: Sequence[Point]
     hypervolume: float
 
 
-def frontiers(label: str, curves: Sequence[Curve]) -> str:
-    """Accuracy over tokens (logarithmic), with the 95% intervals of the winner.
+def frontiers(label: str, curves: Sequence[Curve], *, sequential: bool = False, many: bool = False) -> str:
+    """Accuracy over tokens (logarithmic), with the 95% intervals of style 0.
 
     Args:
         label: what the picture shows, for those who cannot see it.
         curves: at least one.
+        sequential: over sequential tokens instead.
+        many: as wide as the page, with everyone's intervals.
     """
-    canvases = Canvas("wide", 560, 410, 134), Canvas("narrow", 360, 370, 108)
-    return "".join(_frontiers(canvas, label, curves) for canvas in canvases)
+    canvases = (
+        (Canvas("wide", 1120, 560, 210), Canvas("narrow", 360, 520, 128))
+        if many
+        else (Canvas("wide", 560, 410, 134), Canvas("narrow", 360, 370, 108))
+    )
+    return "".join(_frontiers(canvas, label, curves, sequential, many) for canvas in canvases)
 
 
 def percents(interval: Interval) -> str:
@@ -56,10 +63,14 @@ def percents(interval: Interval) -> str:
     return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
 
 
-def _frontiers(canvas: Canvas, label: str, curves: Sequence[Curve]) -> str:
+def _frontiers(canvas: Canvas, label: str, curves: Sequence[Curve], sequential: bool, many: bool) -> str:
+    def spent(p: Point) -> float:
+        return p.sequential_tokens if sequential else p.tokens
+
     points = [p for curve in curves for p in curve.points]
-    whiskers = [p for curve in curves if curve.style == 0 for p in curve.points]
-    tokens = [p.tokens for p in points] + [end for p in whiskers for end in p.tokens_ci or ()]
+    whiskers = [p for curve in curves if many or curve.look.style == 0 for p in curve.points]
+    tokens = [spent(p) for p in points]
+    tokens += [] if sequential else [end for p in whiskers for end in p.tokens_ci or ()]
     accuracies = [p.accuracy for p in points] + [end for p in whiskers for end in p.accuracy_ci or ()]
     low, high = max(min(accuracies) - 0.03, 0.0), min(max(accuracies) + 0.03, 1.0)
     left, right = _log(min(tokens)) - 0.12, _log(max(tokens)) + 0.12
@@ -74,20 +85,24 @@ def _frontiers(canvas: Canvas, label: str, curves: Sequence[Curve]) -> str:
         x, _ = place(value, low)
         canvas.line([(x, canvas.bottom), (x, canvas.bottom + 4)], "tick")
         canvas.text(x, canvas.bottom + 18, short(value), "middle")
-    canvas.axes("tokens a problem, log scale", "accuracy, %")
-    for p in whiskers:
-        if p.accuracy_ci:
-            canvas.line([place(p.tokens, end) for end in p.accuracy_ci], "whisker k0")
-        if p.tokens_ci:
-            canvas.line([place(end, p.accuracy) for end in p.tokens_ci], "whisker k0")
+    canvas.axes(f"{'sequential ' if sequential else ''}tokens a problem, log scale", "accuracy, %")
     ends = []
-    # The winner comes last, on top of the others.
-    for curve in sorted(curves, key=lambda curve: -curve.style):
-        places = [place(p.tokens, p.accuracy) for p in curve.points]
-        canvas.line(places, f"curve k{curve.style}")
+    # The one that it is about comes last, on top of the others.
+    for curve in sorted(curves, key=lambda curve: -curve.look.style):
+        look, first = curve.look, len(canvas.parts)
+        for p in curve.points if many or look.style == 0 else ():
+            if p.accuracy_ci:
+                canvas.line([place(spent(p), end) for end in p.accuracy_ci], f"whisker {look.css}")
+            if p.tokens_ci and not sequential:
+                canvas.line([place(end, p.accuracy) for end in p.tokens_ci], f"whisker {look.css}")
+        places = [place(spent(p), p.accuracy) for p in curve.points]
+        canvas.line(places, f"curve {look.css}")
         for p, at in zip(curve.points, places, strict=True):
-            canvas.mark(at, shape(curve.style), f"mark k{curve.style}", _told(curve.label, p))
-        ends.append((max(places), curve.label, curve.style))
+            if p.caveat:
+                canvas.mark(at, RING, f"caveat {look.css}", _told(curve.label, p))
+            canvas.mark(at, look.shape, f"mark {look.css}", _told(curve.label, p))
+        canvas.group(first)
+        ends.append((max(places), curve.label, look))
     canvas.labels(ends)
     return canvas.svg(label)
 
@@ -96,6 +111,7 @@ def _told(name: str, p: Point) -> str:
     return (
         f"{name}, beta {p.beta:g}: {100 * p.accuracy:.1f}% {percents(p.accuracy_ci)} "
         f"for {short(p.tokens)} tokens, {short(p.sequential_tokens)} on the critical path"
+        f"{p.caveat and f'; {p.caveat}'}"
     )
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from env.drawing.canvas import shape
+from env.drawing.canvas import Look
 from env.drawing.text import show
 
 
-def named(name: str, style: int) -> str:
+def named(name: str, look: Look) -> str:
     """A controller's mark, as in the pictures, and its name, which may break at its underscores."""
-    mark = f'<path class="mark k{style}" d="{shape(style)}"/>'
+    mark = f'<path class="mark {look.css}" d="{look.shape}"/>'
     return (
         f'<span class="who"><svg viewBox="-7 -7 14 14" aria-hidden="true">{mark}</svg>'
         f"{show(name).replace('_', '_<wbr>')}</span>"

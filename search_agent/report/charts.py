@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from env.drawing.canvas import CROSS, DISC, DOWN, Canvas, ticks
+from env.drawing.canvas import CROSS, DISC, DOWN, Canvas, Look, ticks
 from env.drawing.frontiers import Curve, scale
 
 
@@ -50,15 +50,15 @@ def _progress(
     canvas.axes("round", "hypervolume")
     for curve in baselines:
         y = up(curve.hypervolume)
-        canvas.line([(canvas.left, y), (canvas.right, y)], f"level k{curve.style}")
+        canvas.line([(canvas.left, y), (canvas.right, y)], f"level {curve.look.css}")
     for step in steps:
         if step.parent in places and step.value is not None:
             style = "parent lead" if {step.round, step.parent} <= lineage else "parent"
             canvas.link(places[step.parent], places[step.round], style)
-    ends = [((canvas.right - 7, up(curve.hypervolume)), curve.label, curve.style) for curve in baselines]
+    ends = [((canvas.right - 7, up(curve.hypervolume)), curve.label, curve.look) for curve in baselines]
     if stairs := _stairs([(across(number), up(max(value, low))) for number, value in _best_so_far(steps)]):
         canvas.line([*stairs, (canvas.right, stairs[-1][1])], "best k0")
-        ends.append(((canvas.right - 7, stairs[-1][1]), "best so far", 0))
+        ends.append(((canvas.right - 7, stairs[-1][1]), "best so far", Look(0)))
     for step in steps:
         path, style = _look(step, low, lineage)
         canvas.mark(places[step.round], path, f"round {style}", step.title, f"#round-{step.round}")

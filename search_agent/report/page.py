@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from env.drawing import STYLE
-from env.drawing.canvas import short
+from env.drawing.canvas import Look, short
 from env.drawing.frontiers import Curve, frontiers
 from env.drawing.text import show
 from env.statistics import REPLAYABLE
@@ -149,15 +149,14 @@ def _frontiers(view: View) -> str:
         panels.append(("Selection folds", "what the winner was chosen on, which flatters it", scores))
     if not panels:
         return ""
-    styles = _styles(view)
+    looks = _looks(view)
     figured = []
     for title, caption, scores in panels:
         ranked = [
-            (score, styles.get(score.name, 0)) for score in sorted(scores, key=lambda each: -each.hypervolume)
+            (score, looks.get(score.name, Look(0)))
+            for score in sorted(scores, key=lambda each: -each.hypervolume)
         ]
-        picture = frontiers(
-            f"Accuracy over tokens: {title}", [_curve(score, style) for score, style in ranked]
-        )
+        picture = frontiers(f"Accuracy over tokens: {title}", [_curve(score, look) for score, look in ranked])
         figured.append(
             f"<figure><h3>{title}</h3><figcaption>{caption}</figcaption>{picture}{overview(ranked)}"
             '<details class="figures"><summary>every point, with intervals</summary>'
@@ -172,7 +171,7 @@ def _frontiers(view: View) -> str:
 def _progress(view: View) -> str:
     if not view.rounds or not (view.baselines or any(each.selection for each in view.rounds)):
         return ""
-    styles = _styles(view)
+    looks = _looks(view)
     steps = [
         Step(
             each.number,
@@ -183,7 +182,7 @@ def _progress(view: View) -> str:
         )
         for each in view.rounds
     ]
-    levels = [_curve(score, styles[score.name]) for score in view.baselines]
+    levels = [_curve(score, looks[score.name]) for score in view.baselines]
     picture = progress("Hypervolume over rounds", steps, levels, set(view.lineage))
     descent = " → ".join(f'<a href="#round-{number}">{number}</a>' for number in view.lineage)
     line = f" Descent of {view.best.name}: {descent}." if view.best else ""
@@ -270,12 +269,12 @@ def _outcome(each: Round) -> str:
     return f"hypervolume {each.selection.hypervolume:.3f}" if each.selection else each.status
 
 
-def _curve(score: Score, style: int) -> Curve:
-    return Curve(_spoken(score.name), style, score.points, score.hypervolume)
+def _curve(score: Score, look: Look) -> Curve:
+    return Curve(_spoken(score.name), look, score.points, score.hypervolume)
 
 
-def _styles(view: View) -> dict[str, int]:
-    return {score.name: i % 5 + 1 for i, score in enumerate(view.baselines)}
+def _looks(view: View) -> dict[str, Look]:
+    return {score.name: Look(i % 5 + 1) for i, score in enumerate(view.baselines)}
 
 
 def _spoken(name: str) -> str:

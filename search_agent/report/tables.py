@@ -3,37 +3,37 @@
 import json
 from collections.abc import Sequence
 
-from env.drawing.canvas import short
+from env.drawing.canvas import Look, short
 from env.drawing.frontiers import Interval, percents
 from env.drawing.tables import faint, named, row, table
 from env.drawing.text import show
 from search_agent.report.view import Score
 
 
-def overview(scores: Sequence[tuple[Score, int]]) -> str:
+def overview(scores: Sequence[tuple[Score, Look]]) -> str:
     """A row a controller: its hypervolume, and what it reaches at its most thorough."""
     rows = []
-    for score, style in scores:
+    for score, look in scores:
         last = score.points[-1]
         cells = (
-            named(score.name, style),
+            named(score.name, look),
             f"{score.hypervolume:.3f}{faint(_hundredths(score.interval))}",
             f"{last.accuracy:.1%}",
             short(last.tokens),
             short(last.sequential_tokens),
         )
-        rows.append(row(cells, f"k{style}"))
+        rows.append(row(cells, look.css))
     heads = ("at beta 1", "hypervolume", "accuracy", "tokens", "sequential")
     return table(heads, rows)
 
 
-def figures(scores: Sequence[tuple[Score, int]]) -> str:
+def figures(scores: Sequence[tuple[Score, Look]]) -> str:
     """Every point of every controller, with its intervals."""
     rows = []
-    for score, style in scores:
+    for score, look in scores:
         for i, point in enumerate(score.points):
             cells = (
-                named(score.name, style) if i == 0 else "",
+                named(score.name, look) if i == 0 else "",
                 f"{point.beta:g}",
                 f"{100 * point.accuracy:.1f}{faint(percents(point.accuracy_ci))}",
                 f"{short(point.tokens)}{faint(_shorts(point.tokens_ci))}",

@@ -20,7 +20,7 @@ from search_agent.proposal import Usage
 class Settled(Point):
     """A point, averaged over stores; `settings` is what its schedule said, if known."""
 
-    settings: Mapping[str, Any] | None
+    settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,42 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """One figure's change against the parent, as a hypothesis has it, and what came of it."""
+
+    text: str
+    outcome: str
+    change: float | None
+    interval: Interval
+    units: str
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What a proposer expected of its change; `outcome` is the verdict, "" where there is none."""
+
+    text: str
+    outcome: str
+    against: str
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
 class Round:
     """A round: who proposed what from which parent, and what came of it.
 
     Attributes:
+        partner: the other parent, where two programs were crossed.
         isolation: how its program was held, such as "strict, level A"; "" where it was not evaluated.
         shortfall: the largest share, over stores and betas, of the branches it asked for that were not there.
     """
 
     number: int
     parent: int | None
+    partner: int | None
     proposer: str
     summary: str
+    hypothesis: Hypothesis | None
     status: str
     error: str
     stamps: tuple[str, ...]
@@ -84,6 +108,11 @@ class Round:
     def name(self) -> str:
         """As tables call it."""
         return f"round {self.number}"
+
+    @property
+    def eligible(self) -> bool:
+        """Whether it can win: measured to the end, and its cost rises with beta."""
+        return self.status == "evaluated" and self.monotone
 
 
 @dataclass(frozen=True)
@@ -141,7 +170,7 @@ class View:
     @cached_property
     def best(self) -> Round | None:
         """The winner, or while there is none the round that is ahead on the selection problems."""
-        eligible = [each for each in self.rounds if each.monotone and each.selection]
+        eligible = [each for each in self.rounds if each.eligible]
         return self.winner or max(eligible, key=_area, default=None)
 
     @cached_property
@@ -183,8 +212,10 @@ def _round(run: Run, record: Mapping[str, Any]) -> Round:
         return Round(
             number=number,
             parent=record["parent"],
+            partner=record["partner"],
             proposer=str(record["proposer"]),
             summary=str(record["summary"]),
+            hypothesis=_hypothesis(record["hypothesis"], record.get("verdict")),
             status=str(record["status"]),
             error=str(record["error"]),
             stamps=tuple(map(str, record["stamps"])),
@@ -195,6 +226,23 @@ def _round(run: Run, record: Mapping[str, Any]) -> Round:
             isolation=isolation,
             shortfall=shortfall,
         )
+
+
+def _hypothesis(stated: Mapping[str, Any] | None, verdict: Mapping[str, Any] | None) -> Hypothesis | None:
+    if not stated:
+        return None
+    told = verdict or {"outcome": "", "against": None, "claims": []}
+    claims = [
+        Claim(
+            text=str(claim["claim"]),
+            outcome=str(claim["outcome"]),
+            change=claim["change"],
+            interval=_interval(claim["interval"]),
+            units=f"{claim['units']} {claim['of']}",
+        )
+        for claim in told["claims"]
+    ]
+    return Hypothesis(str(stated["text"]), str(told["outcome"]), str(told["against"] or ""), tuple(claims))
 
 
 def _measured(run: Run, number: int) -> tuple[str, float]:

@@ -1,0 +1,60 @@
+"""What `autotts evaluate --all` says and draws of all controllers together."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from env import files
+
+if TYPE_CHECKING:
+    from env.evaluate import Episodes
+    from env.program import Program
+    from env.store import Store
+
+PICTURE = "frontiers.html"
+
+
+def side_by_side(
+    episodes: "Episodes",
+    stores: "Sequence[Store]",
+    programs: "Sequence[Program]",
+    left_out: Sequence[str],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Print how the controllers stand, draw them, and return the figures as plain values.
+
+    Args:
+        left_out: a sentence for each controller that the stores have not the means for.
+    """
+    from env.commands.tables import show_lineup
+    from env.drawing.lineup import page
+    from env.frontier import reference
+    from env.lineup import by_difficulty, lineup
+    from env.program import needs
+    from env.statistics import resolution
+
+    references = {store.path: reference(store.forest(), args.protocol) for store in stores}
+    entries = lineup(episodes.frame, references)
+    levels = by_difficulty(episodes.frame, references)
+    verifiers = {program.name for program in programs if "prm" in needs(program.source)}
+    show_lineup(entries, verifiers)
+    for sentence in left_out:
+        print(sentence)
+    played = resolution(episodes.frame)
+    facts = [
+        ("stores", ", ".join(f"{store.dataset}: {store.model}" for store in stores)),
+        ("problems", f"{played.problems}, of which {played.problems_in_play} tell controllers apart"),
+        ("seeds", str(args.seeds)),
+        ("protocol", f"{args.protocol}; probes of unknown cost count {args.probe_tokens} tokens"),
+    ]
+    datasets = list(dict.fromkeys(store.dataset for store in stores))
+    picture = args.out / PICTURE
+    files.write(
+        picture, page(entries, levels, verifiers, datasets=datasets, facts=facts, notes=left_out).encode()
+    )
+    print(f"picture: {picture}")
+    return {
+        "lineup": [entry.as_json() for entry in entries],
+        "difficulty": [level.as_json() for level in levels],
+        "left_out": list(left_out),
+    }
