@@ -4,7 +4,7 @@ A cut depends on nothing after it, so a branch and its forks are cut alike as fa
 are no cuts after the thinking: the answer's text belongs to the last segment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,14 +15,14 @@ from collect.tokens import Tokens
 
 
 class Cutter(Protocol):
-    """A rule for segments."""
+    """A rule for segments. After a cut it begins anew."""
 
     @property
     def words(self) -> str:
         """The rule in words, for the store."""
 
-    def cuts(self, ids: Sequence[int]) -> list[int]:
-        """How many tokens come before each cut, ascending; the branch's end may or may not be among them."""
+    def watch(self) -> Callable[[int], bool]:
+        """Asked of each token, from the beginning or a cut on: whether there is a cut behind it."""
         ...
 
 
@@ -37,9 +37,9 @@ class EveryTokens:
         """The rule."""
         return f"every {self.tokens} tokens; what follows the thinking belongs to the last segment"
 
-    def cuts(self, ids: Sequence[int]) -> list[int]:
-        """Multiples of `tokens`."""
-        return list(range(self.tokens, len(ids) + 1, self.tokens))
+    def watch(self) -> Callable[[int], bool]:
+        """See `Cutter`."""
+        return _every(self.tokens, lambda token: True)
 
 
 class EverySteps:
@@ -58,20 +58,41 @@ class EverySteps:
             f"{each}; a step ends with {separator!r}; what follows the thinking belongs to the last segment"
         )
 
-    def cuts(self, ids: Sequence[int]) -> list[int]:
-        """After every so many steps."""
-        return self.step_ends(ids)[self._steps - 1 :: self._steps]
+    def watch(self) -> Callable[[int], bool]:
+        """See `Cutter`."""
+        step = ""
 
-    def step_ends(self, ids: Sequence[int]) -> list[int]:
-        """How many tokens come before the end of each step that has one."""
-        ends, step = [], ""
-        for place, token in enumerate(ids, 1):
+        def ends_step(token: int) -> bool:
+            nonlocal step
             # White space alone is no step: three line breaks end one step, not two.
             step = (step + self._tokenizer.piece(token)).lstrip()
-            if self._separator in step:
-                ends.append(place)
-                step = ""
-        return ends
+            if self._separator not in step:
+                return False
+            step = ""
+            return True
+
+        return _every(self._steps, ends_step)
+
+
+def _every(count: int, is_one: Callable[[int], bool]) -> Callable[[int], bool]:
+    """Whether a token is the last of so many."""
+    seen = 0
+
+    def watch(token: int) -> bool:
+        nonlocal seen
+        seen += is_one(token)
+        if seen < count:
+            return False
+        seen = 0
+        return True
+
+    return watch
+
+
+def cuts(cutter: Cutter, ids: Sequence[int]) -> list[int]:
+    """How many tokens come before each cut, ascending; the branch's end may or may not be among them."""
+    watch = cutter.watch()
+    return [place for place, token in enumerate(ids, 1) if watch(token)]
 
 
 def segment_ends(cutter: Cutter, ids: Sequence[int], close: int | None) -> list[int]:
@@ -83,7 +104,7 @@ def segment_ends(cutter: Cutter, ids: Sequence[int], close: int | None) -> list[
         close: where the thinking closes, None = nowhere.
     """
     thinking = len(ids) - 1 if close is None else min(close, len(ids) - 1)
-    return [*(cut for cut in cutter.cuts(ids) if cut <= thinking), len(ids)]
+    return [*(cut for cut in cuts(cutter, ids) if cut <= thinking), len(ids)]
 
 
 def group_confidence(confidence: NDArray[np.float32], end: int, window: int) -> float:

@@ -149,7 +149,7 @@ class ServerPlace:
         """One request, tried until there is a whole sample."""
         from openai import OpenAIError
 
-        asked = _asked(request)
+        asked = body_of(request)
         for attempt in range(ATTEMPTS):
             try:
                 reply = await self._client.completions.with_raw_response.create(
@@ -165,7 +165,7 @@ class ServerPlace:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _asked(request: Request) -> dict[str, Any]:
+def body_of(request: Request) -> dict[str, Any]:
     """A request as `/v1/completions` takes it: every field, nothing left to a server's defaults."""
     sampling = request.sampling
     return {
@@ -209,32 +209,11 @@ def read(reply: Any, request: Request, url: str) -> Sample:
         raise EngineError(f"the server {url} does not return token ids; it needs vLLM {OLDEST} or newer")
     if logprobs is None:
         raise EngineError(f"the server {url} does not return log probabilities; is it vLLM's?")
-    if finish not in ("stop", "length"):
-        raise BadReply(f"a reply ended with {finish!r}")
     usage = reply["usage"]
-    if usage["prompt_tokens"] != len(request.prompt):
-        raise EngineError(
-            f"the server {url} read {usage['prompt_tokens']} tokens where {len(request.prompt)} were sent; "
-            "start it without options that change prompts"
-        )
+    check_sample(request, ids, finish, usage["prompt_tokens"], url)
     values = np.array(logprobs["token_logprobs"], np.float32)
-    if not 1 <= len(ids) <= request.max_tokens or len(values) != len(ids):
+    if len(values) != len(ids):
         raise BadReply(f"{len(ids)} tokens with {len(values)} log probabilities")
-    if finish == "length" and len(ids) < request.max_tokens:
-        raise EngineError(
-            f"the server {url} cut a reply at {len(ids)} tokens where {request.max_tokens} were asked for; "
-            "start it with --generation-config vllm"
-        )
-    if finish == "stop" and ids[-1] not in request.stop_token_ids:
-        raise EngineError(
-            f"the server {url} ended a reply at the token {ids[-1]}, which the request does not name; start "
-            "it with --generation-config vllm"
-        )
-    details = usage.get("prompt_tokens_details") or {}
-    tops = [
-        {int(name.removeprefix("token_id:")): value for name, value in top.items()}
-        for top in logprobs["top_logprobs"]
-    ]
     prompt, prompt_confidence = None, None
     if request.read_prompt:
         # Nothing comes before the first token, so vLLM has no values for it.
@@ -248,12 +227,49 @@ def read(reply: Any, request: Request, url: str) -> Sample:
     return Sample(
         [int(token) for token in ids],
         values,
-        _confidence(tops, ids, request.top_logprobs) if request.top_logprobs else None,
+        confidence_of(logprobs, ids, request.top_logprobs) if request.top_logprobs else None,
         finish,
-        details.get("cached_tokens") or 0,
+        cached_tokens(usage),
         prompt,
         prompt_confidence,
     )
+
+
+def check_sample(request: Request, ids: Sequence[int], finish: Any, prompt_tokens: int, url: str) -> None:
+    """Whether these tokens are all of the sample that was asked for. Raises like `read`."""
+    if finish not in ("stop", "length"):
+        raise BadReply(f"a reply ended with {finish!r}")
+    if prompt_tokens != len(request.prompt):
+        raise EngineError(
+            f"the server {url} read {prompt_tokens} tokens where {len(request.prompt)} were sent; "
+            "start it without options that change prompts"
+        )
+    if not 1 <= len(ids) <= request.max_tokens:
+        raise BadReply(f"{len(ids)} tokens where 1 to {request.max_tokens} were asked for")
+    if finish == "length" and len(ids) < request.max_tokens:
+        raise EngineError(
+            f"the server {url} cut a reply at {len(ids)} tokens where {request.max_tokens} were asked for; "
+            "start it with --generation-config vllm"
+        )
+    if finish == "stop" and ids[-1] not in request.stop_token_ids:
+        raise EngineError(
+            f"the server {url} ended a reply at the token {ids[-1]}, which the request does not name; start "
+            "it with --generation-config vllm"
+        )
+
+
+def cached_tokens(usage: Any) -> int:
+    """Of the prompt; 0 where the server does not tell."""
+    return (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+
+
+def confidence_of(logprobs: Any, ids: Sequence[int], count: int) -> NDArray[np.float32]:
+    """Of each token, from the log probabilities of a completion; `count` as in `Request.top_logprobs`."""
+    tops = [
+        {int(name.removeprefix("token_id:")): value for name, value in top.items()}
+        for top in logprobs["top_logprobs"]
+    ]
+    return _confidence(tops, ids, count)
 
 
 def _after_first(values: Iterable[float]) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from env.episode import (
 from env.index import Ints
 from env.isolation.wire import printable
 from env.order import begins
-from env.replay import Results
+from env.replay import Revealed
 
 MAX_IDS = 1 << 14
 MAX_FRAME = 64 << 20
@@ -132,7 +132,7 @@ def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.boo
     return Round(told, actions, ids, finals[:, 0], finals[:, 1], errors, said)
 
 
-def write(told: Round, results: Results, wanted: int = TOKENS | SPENT) -> list[bytes]:
+def write(told: Round, results: Revealed, wanted: int = TOKENS | SPENT) -> list[bytes]:
     """The reply to each job of a round: its own part of the results.
 
     Args:

@@ -6,7 +6,7 @@ the standard library.
 
 import gc
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from struct import pack
 from typing import Any
 
@@ -45,8 +45,13 @@ def play(
     collecting = gc.isenabled()
     # Episodes hold much and make no cycles to speak of; looking for some costs a third of the time.
     gc.disable()
+    turns = rounds(solve, settings, episodes)
     try:
-        _play(solve, settings, episodes, exchange)
+        frame = next(turns, None)
+        while frame is not None:
+            frame = turns.send(exchange(frame))
+    except StopIteration:
+        pass
     finally:
         if collecting:
             gc.enable()
@@ -66,17 +71,15 @@ def describe(error: BaseException) -> str:
     return message[:MAX_ERROR] + (f" (line {line} of the controller)" if line else "")
 
 
-def _play(
-    solve: Callable[..., Any],
-    settings: Mapping[str, Any],
-    episodes: Sequence[Episode],
-    exchange: Callable[[bytes], bytes | bytearray],
-) -> None:
+def rounds(
+    solve: Callable[..., Any], settings: Mapping[str, Any], episodes: Sequence[Episode]
+) -> Generator[bytes, bytes | bytearray, None]:
+    """The same for whoever answers in his own time: yields a frame a round, and is sent its reply."""
     frame = _Frame()
     sends: dict[int, Callable[[Any], Any]] = {}
     several: dict[int, int] = {}
     ready: list[Ready] = []
-    rounds, reply = 0, None
+    number, reply = 0, None
     for index, episode in enumerate(episodes):
         try:
             sends[index] = solve(episode, **settings).send
@@ -84,12 +87,12 @@ def _play(
         except Exception as error:
             frame.failed(index, describe(error))
     while sends or frame.finals:
-        rounds += 1
+        number += 1
         actions, ids = frame.actions, frame.ids
         for index, answer in ready:
             episode = episodes[index]
             try:
-                if rounds > MAX_ROUNDS:
+                if number > MAX_ROUNDS:
                     raise ControllerError(f"no answer after {MAX_ROUNDS} rounds")
                 request = sends[index](answer)
                 if episode._pruned:
@@ -118,7 +121,7 @@ def _play(
                 episode._notes = []
         if reply is not None:
             reply.forget()
-        reply = Reply(exchange(frame.pack(rounds)))
+        reply = Reply((yield frame.pack(number)))
         frame = _Frame()
         ready = _answered(reply, several)
 

@@ -5,6 +5,7 @@ What an action means and costs is said in the action table of the design; `Index
 protocol, `Branches` where everything stands, `Codes` what controllers are told of answers.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,26 +26,24 @@ DECODE, PROBE_TOKENS, PRM_TOKENS, SEQUENTIAL = range(4)
 
 
 @dataclass(frozen=True)
-class Results:
+class Revealed(ABC):
     """What a round revealed: A actions, R rows (a row a branch of an action), in the order they were asked.
 
     Attributes:
         episode: int64[A], who acted.
         rows: int64[A], rows of each action; minus a number of `episode.REFUSALS` where it was refused.
         ledger: int64[A, 4], decode, probe, PRM and sequential tokens of the action's episode after the round.
-        branch, node, answer, tokens, probe_tokens, end: int[R]; `answer` is the episode's own code.
-        children: int64[R], forks left, where the store has forks.
-        confidence: float32[R] where the store has it.
+        branch, answer, tokens, probe_tokens, end: int[R]; `answer` is the episode's own code.
+        children: int64[R], forks left, where there are forks.
+        confidence: float32[R] where it is known.
         news: int64[N], the rows, in order, whose branch has ended or whose answer is not what was last told.
         scores: PRM scores of each row's path, as counts int64[R] and values float32[S]; None unless asked.
     """
 
-    index: Index
     episode: Ints
     rows: Ints
     ledger: Ints
     branch: Ints
-    node: Ints
     answer: Ints
     tokens: Ints
     probe_tokens: Ints
@@ -53,6 +52,19 @@ class Results:
     confidence: NDArray[np.float32] | None
     news: Ints
     scores: tuple[Ints, NDArray[np.float32]] | None
+
+    @property
+    @abstractmethod
+    def depth(self) -> NDArray[np.int32]:
+        """int32[R], segments from the root."""
+
+
+@dataclass(frozen=True)
+class Results(Revealed):
+    """The same of a store; `node` is int64[R], where each row's branch stands now."""
+
+    index: Index
+    node: Ints
 
     @property
     def depth(self) -> NDArray[np.int32]:

@@ -126,7 +126,7 @@ def play_unit(unit: Unit) -> Played:
     if unit.refusal:
         played.errors = dict.fromkeys(range(len(problems)), unit.refusal)
         return played
-    wanted = _wanted(unit.program.source)
+    columns = wanted(unit.program.source)
     for first, last in _waves(unit):
         replay = Replay(
             index,
@@ -136,10 +136,10 @@ def play_unit(unit: Unit) -> Played:
             log=unit.log or bool(unit.costs),
         )
         if unit.isolation == "none":
-            playback = Playback(replay, [range(len(replay))], wanted)
+            playback = Playback(replay, [range(len(replay))], columns)
             failed = _play_here(unit, playback, played)
         else:
-            playback = Playback(replay, _spans(unit, len(replay)), wanted)
+            playback = Playback(replay, _spans(unit, len(replay)), columns)
             failed = _play_apart(unit, playback, played)
         played.keep(first, playback, unit.log)
         _measure(unit, replay, first, played)
@@ -173,7 +173,7 @@ def _index(path: str, protocol: str, probe_tokens: int) -> Index:
     return _index_of(path, changed, protocol, probe_tokens)
 
 
-def _wanted(source: str) -> int:
+def wanted(source: str) -> int:
     """The columns to tell a controller: what its source does not name it has no way to read."""
     tokens = "tokens" in source or "depth" in source
     return (TOKENS if tokens else 0) | (SPENT if "spent" in source else 0)
@@ -280,14 +280,19 @@ def _job(unit: Unit, replay: Replay, span: range) -> Job:
 
 @lru_cache(maxsize=2)
 def _pool(i_trust_this_code: bool) -> Pool:
+    pool = open_pool(i_trust_this_code)
+    atexit.register(pool.close)
+    return pool
+
+
+def open_pool(i_trust_this_code: bool) -> Pool:
+    """What plays controllers apart; `i_trust_this_code` as in `env.isolation.pool.Pool`."""
     voting = find_spec("controllers.voting")
     assert voting is not None and voting.origin is not None
     helpers = {"controllers.voting": Path(voting.origin).read_text(encoding="utf-8")}
     # Children take turns on the processors, in each worker as many: only one that sleeps takes so long.
     limits = Limits(cpu=CPU, wall=2.0 * CPU * CONCURRENCY)
-    pool = Pool(limits, helpers, i_trust_this_code=i_trust_this_code)
-    atexit.register(pool.close)
-    return pool
+    return Pool(limits, helpers, i_trust_this_code=i_trust_this_code)
 
 
 def _audit(unit: Unit, played: Played) -> None:

@@ -7,7 +7,7 @@ from vllm_models import CHAT, make_tokenizer
 from collect.engine import Sample, Spliced
 from collect.probes import Prefix, Prober, Probing
 from collect.prompts import Prompter, Prompting
-from collect.segments import EverySteps
+from collect.segments import EverySteps, cuts
 from collect.tokens import Tokens
 from env.errors import UserError
 from env.tasks import load_task
@@ -81,15 +81,15 @@ def test_steps_end_with_the_token_that_completes_a_separator(load):
     tokens = load()
     parts = ["First.\n\n", "Then that.\n\n", "\n\nThree line breaks before.\n\n", "Rest"]
     ids = tokens.encode("".join(parts))
-    ends = EverySteps(tokens, 1, "\n\n").cuts(ids)
+    ends = cuts(EverySteps(tokens, 1, "\n\n"), ids)
     texts = [
         tokens.decode(ids[:end], start) for start, end in zip([0, *ends], [*ends, len(ids)], strict=True)
     ]
     assert "".join(texts) == "".join(parts) and [text.strip() for text in texts] == [p.strip() for p in parts]
-    assert EverySteps(tokens, 2, "\n\n").cuts(ids) == ends[1::2]
+    assert cuts(EverySteps(tokens, 2, "\n\n"), ids) == ends[1::2]
     # A fork is cut like the branch that it continues.
     for cut in range(len(ids)):
-        assert EverySteps(tokens, 1, "\n\n").cuts(ids[:cut]) == [end for end in ends if end <= cut]
+        assert cuts(EverySteps(tokens, 1, "\n\n"), ids[:cut]) == [end for end in ends if end <= cut]
 
 
 def answer(load, said, probing=None, task="exact"):

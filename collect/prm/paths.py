@@ -39,6 +39,12 @@ class Paths:
         return found
 
 
+def steps_of(text: str, separator: str, ended: bool) -> list[str]:
+    """The steps of one path, cut as `find_paths` cuts them; what is left at its end only if it has ended."""
+    *complete, left = text.split(separator)
+    return [step.strip() for step in (*complete, left if ended else "") if step.strip()]
+
+
 def find_paths(parent: Sequence[int], text: Sequence[str], separator: str = SEPARATOR) -> Paths:
     """Cuts the text of every path into steps.
 

@@ -1,7 +1,7 @@
 """The trusted side: a pool of locked-down children that play jobs, many at once, against one engine."""
 
 import os
-import select
+import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -61,7 +61,9 @@ class Outcome:
 
 
 @dataclass(eq=False)
-class _Child:
+class Child:
+    """A job's process, while it runs; `index` is what its outcome will be told by."""
+
     index: int
     serial: int
     link: Link
@@ -98,10 +100,10 @@ class Pool:
         self._helpers = dict(helpers or {})
         self._zygote = Zygote(self._helpers, level)
         self.level = self._zygote.level
-        self._poller = select.poll()
-        self._poller.register(self._zygote, select.POLLIN)
-        self._children: dict[int, _Child] = {}
-        self._by_pipe: dict[int, _Child] = {}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._zygote, selectors.EVENT_READ)
+        self._children: dict[int, Child] = {}
+        self._by_pipe: dict[int, Child] = {}
         self._serial = 0
         if self.level == "C" and not i_trust_this_code:
             self.close()
@@ -121,31 +123,32 @@ class Pool:
         """
         queue = enumerate(jobs)
         checked = time.monotonic()
-        waiting: list[tuple[_Child, bytes]] = []
+        waiting: list[tuple[Child, bytes]] = []
         try:
             while True:
                 while len(self._children) < concurrency and (drawn := next(queue, None)):
-                    self._start(*drawn)
+                    self.start(*drawn)
                 if not self._children:
                     return
-                outcomes, frames = self._listen(_LINGER if waiting else _TICK)
+                outcomes, frames = self.listen(_LINGER if waiting else _TICK)
                 waiting += frames
                 # One answer to many costs hardly more than to one, so what comes soon is waited for.
                 if waiting and (not frames or len(waiting) >= len(self._by_pipe) // 2):
-                    self._reply(waiting, answer)
+                    self.reply(waiting, answer)
                     waiting = []
                 if time.monotonic() > checked + _TICK:
                     checked = time.monotonic()
-                    self._check_patience(checked)
+                    self.check_patience()
                 yield from outcomes
         finally:
             for child in self._children.values():
-                self._end(child)
+                self.end(child)
             self._children.clear()
 
     def close(self) -> None:
         """End all processes."""
         self._zygote.close()
+        self._selector.close()
 
     def __enter__(self) -> "Pool":
         return self
@@ -153,13 +156,18 @@ class Pool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _start(self, index: int, job: Job) -> None:
+    def fileno(self) -> int:
+        """Readable when there is something to `listen` to, for an event loop."""
+        return self._selector.fileno()
+
+    def start(self, index: int, job: Job) -> Child:
+        """Begin a job; for those who listen to the pool themselves instead of calling `run`."""
         self._serial += 1
         inbox, outbox = self._zygote.start(self._serial)
         link = Link(inbox, outbox, len(job.seed_keys), job.tracing, self.limits)
-        child = _Child(index, self._serial, link, answered=not job.seed_keys)
+        child = Child(index, self._serial, link, answered=not job.seed_keys)
         self._children[child.serial] = self._by_pipe[inbox] = self._by_pipe[outbox] = child
-        self._poller.register(inbox, select.POLLIN)
+        self._selector.register(inbox, selectors.EVENT_READ)
         setup = {
             "source": job.source,
             "beta": float(job.beta),
@@ -172,11 +180,14 @@ class Pool:
             "cpu": self.limits.cpu,
         }
         self._send(child, pack(setup))
+        return child
 
-    def _listen(self, seconds: float) -> tuple[list[Outcome], list[tuple[_Child, bytes]]]:
+    def listen(self, seconds: float) -> tuple[list[Outcome], list[tuple[Child, bytes]]]:
+        """The jobs that have ended, and the frames that wait for a reply, of the next so many seconds."""
         outcomes: list[Outcome] = []
-        frames: list[tuple[_Child, bytes]] = []
-        for handle, _ in self._poller.poll(seconds * 1000):
+        frames: list[tuple[Child, bytes]] = []
+        for key, _ in self._selector.select(seconds):
+            handle = key.fd
             if handle == self._zygote.fileno():
                 outcomes += self._hear_report()
             elif child := self._by_pipe.get(handle):
@@ -188,49 +199,52 @@ class Pool:
                 except Gone:
                     # In our turn its frame still waits for us, and may well have been its last.
                     if child.link.theirs:
-                        self._end(child)
+                        self.end(child)
                 except Failure as failure:
-                    self._end(child, str(failure))
+                    self.end(child, str(failure))
         return outcomes, frames
 
-    def _reply(self, frames: list[tuple[_Child, bytes]], answer: Answer) -> None:
+    def reply(self, frames: list[tuple[Child, bytes]], answer: Answer) -> None:
+        """Answer frames, those of children that have ended meanwhile apart; see `run`."""
         frames = [(child, frame) for child, frame in frames if not child.ended]
         replies = answer([(child.index, frame) for child, frame in frames]) if frames else []
         for (child, _), reply in zip(frames, replies, strict=True):
             if isinstance(reply, Exception):
-                self._end(child, printable(str(reply)))
+                self.end(child, printable(str(reply)))
             elif child.link.unanswered:
                 self._send(child, reply)
             else:
                 child.answered = True
-                self._end(child)
+                self.end(child)
 
-    def _send(self, child: _Child, message: bytes) -> None:
+    def _send(self, child: Child, message: bytes) -> None:
         child.link.send(message)
         if child.link.unsent:
-            self._poller.register(child.link.outbox, select.POLLOUT)
+            self._selector.register(child.link.outbox, selectors.EVENT_WRITE)
 
-    def _flush(self, child: _Child) -> None:
+    def _flush(self, child: Child) -> None:
         child.link.flush()
         if not child.link.unsent:
-            self._poller.unregister(child.link.outbox)
+            self._selector.unregister(child.link.outbox)
 
-    def _check_patience(self, now: float) -> None:
+    def check_patience(self) -> None:
+        """End the children that have kept us waiting for too long; whoever listens should ask this often."""
+        now = time.monotonic()
         for child in self._children.values():
             try:
                 if not child.ended:
                     child.link.check_patience(now)
             except Failure as failure:
-                self._end(child, str(failure))
+                self.end(child, str(failure))
 
-    def _end(self, child: _Child, error: str = "") -> None:
+    def end(self, child: Child, error: str = "") -> None:
         """Have the child's process ended; the child stays in `_children` until that is reported."""
         if child.ended:
             return
         link, child.ended, child.error = child.link, True, error
-        self._poller.unregister(link.inbox)
+        self._selector.unregister(link.inbox)
         if link.unsent:
-            self._poller.unregister(link.outbox)
+            self._selector.unregister(link.outbox)
         del self._by_pipe[link.inbox], self._by_pipe[link.outbox]
         link.close()
         self._zygote.reap(child.serial)
@@ -244,7 +258,7 @@ class Pool:
         # None: of a run that was broken off.
         return [] if child is None else [self._outcome(child, report)]
 
-    def _outcome(self, child: _Child, report: Report) -> Outcome:
+    def _outcome(self, child: Child, report: Report) -> Outcome:
         error = child.error or ("" if child.answered else _cause(report, self.limits))
         return Outcome(child.index, child.link.settings, error, report.rss, report.cpu_seconds)
 
@@ -252,12 +266,12 @@ class Pool:
         reason = "the process that isolates controllers ended; run this again"
         orphans = list(self._children.values())
         for child in orphans:
-            self._end(child, reason)
+            self.end(child, reason)
         self._children.clear()
-        self._poller.unregister(self._zygote)
+        self._selector.unregister(self._zygote)
         self._zygote.close()
         self._zygote = Zygote(self._helpers, self.level)
-        self._poller.register(self._zygote, select.POLLIN)
+        self._selector.register(self._zygote, selectors.EVENT_READ)
         return [Outcome(child.index, child.link.settings, child.error, 0, 0.0) for child in orphans]
 
 

@@ -1,0 +1,186 @@
+"""Streams of a vLLM server: token ids in and out of `/v1/completions`, as server-sent events."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from collect.endpoint import CONNECT_SECONDS, RETRIES, Served, failure, key
+from collect.engine import EngineError, Request
+from collect.live.streams import Dropped, Piece
+from collect.servers import IN_FLIGHT, OLDEST, BadReply, body_of, cached_tokens, check_sample, confidence_of
+from env.live.model import ModelError
+
+# Without a token for so long a connection counts as dead; a busy server lets requests wait before it begins.
+SECONDS = 600.0
+# What passes: time-outs, conflicts, too many requests. So does everything from 500 on.
+_PASSING = frozenset({408, 409, 425, 429})
+# No server should have us wait for longer.
+_LONGEST_WAIT = 60.0
+
+
+class ServerStreams:
+    """One server; see `collect.live.streams.Streams`.
+
+    Args:
+        served: the model, and where it is.
+        in_flight: requests at a time.
+        seconds: without a token until a request counts as lost.
+    """
+
+    def __init__(self, served: Served, in_flight: int = IN_FLIGHT, seconds: float = SECONDS) -> None:
+        import httpx
+
+        self.where, self.context, self.open = served.url, served.context, 0
+        self._name = served.name
+        self._client = httpx.AsyncClient(
+            base_url=served.url,
+            headers={"Authorization": f"Bearer {key()}"},
+            timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS), pool=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=in_flight),
+        )
+        self._turns = asyncio.Semaphore(in_flight)
+
+    async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
+        """See `Streams`."""
+        import httpx
+
+        said = _Said(request, self.where)
+        self.open += 1
+        try:
+            async with (
+                self._turns,
+                self._client.stream("POST", "/v1/completions", content=self._body(request)) as response,
+            ):
+                if response.status_code != 200:
+                    raise self._refusal(response, await response.aread())
+                async for event in _events(response.aiter_raw()):
+                    if piece := said.read(event):
+                        yield piece
+            yield said.end()
+        except httpx.HTTPError as error:
+            if said.finish is None:
+                raise self._dropped(error) from None
+            # Only the count of tokens is lost.
+            yield said.end()
+        except EngineError as error:
+            raise ModelError(str(error)) from None
+        except (BadReply, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise Dropped(ModelError(str(failure(self.where, error)))) from None
+        finally:
+            self.open -= 1
+
+    async def capacity(self) -> int | None:
+        """See `Streams`; a server's metrics tell, unless a gateway keeps them back."""
+        labels = await self._metric("vllm:cache_config_info")
+        sizes = [re.search(rf'{name}="(\d+)"', labels or "") for name in ("num_gpu_blocks", "block_size")]
+        return int(sizes[0][1]) * int(sizes[1][1]) if sizes[0] and sizes[1] else None
+
+    async def preemptions(self) -> int | None:
+        """See `Streams`."""
+        line = await self._metric("vllm:num_preemptions_total")
+        return None if line is None else round(float(line.split()[-1]))
+
+    async def close(self) -> None:
+        """See `Streams`."""
+        await self._client.aclose()
+
+    def _body(self, request: Request) -> bytes:
+        asked = body_of(request)
+        asked |= asked.pop("extra_body")
+        asked |= {"model": self._name, "stream": True, "stream_options": {"include_usage": True}}
+        # Nobody reads the log probabilities of the tokens themselves, and they are most of a reply.
+        asked["logprobs"] = request.top_logprobs or None
+        return json.dumps(asked, separators=(",", ":")).encode()
+
+    async def _metric(self, name: str) -> str | None:
+        """The first line of a metric."""
+        import httpx
+
+        try:
+            response = await self._client.get("/metrics")
+        except httpx.HTTPError:
+            return None
+        lines = response.text.splitlines() if response.status_code == 200 else []
+        return next((line for line in lines if line.startswith(name)), None)
+
+    def _refusal(self, response: Any, body: bytes) -> Exception:
+        from openai import APIStatusError
+
+        said = body.decode(errors="replace")
+        try:
+            said = json.loads(said)["error"]["message"]
+        # Gateways answer in words of their own.
+        except (ValueError, LookupError, TypeError):
+            pass
+        final = ModelError(str(failure(self.where, APIStatusError(said, response=response, body=None))))
+        status = response.status_code
+        if status not in _PASSING and status < 500:
+            return final
+        try:
+            after = float(response.headers.get("retry-after", ""))
+        except ValueError:
+            return Dropped(final)
+        return Dropped(final, min(max(after, 0.0), _LONGEST_WAIT))
+
+    def _dropped(self, error: Exception) -> Dropped:
+        import httpx
+        from openai import APIConnectionError, APITimeoutError
+
+        request = httpx.Request("POST", self.where)
+        if isinstance(error, httpx.TimeoutException):
+            return Dropped(ModelError(str(failure(self.where, APITimeoutError(request)))))
+        lost = APIConnectionError(request=request)
+        lost.__cause__ = error
+        return Dropped(ModelError(str(failure(self.where, lost, RETRIES))))
+
+
+class _Said:
+    """What a server has said so far to one request."""
+
+    def __init__(self, request: Request, url: str) -> None:
+        self.finish: Any = None
+        self._request, self._url = request, url
+        self._ids: list[int] = []
+        self._usage: Any = None
+
+    def read(self, event: bytes) -> Piece | None:
+        """The tokens of an event, if it has any. Raises like `collect.servers.read`."""
+        reply = json.loads(event)
+        if "error" in reply:
+            raise BadReply(f"it broke off: {reply['error']}")
+        self._usage = reply.get("usage") or self._usage
+        if not reply["choices"]:
+            return None
+        (choice,) = reply["choices"]
+        self.finish = choice["finish_reason"] or self.finish
+        ids = choice.get("token_ids")
+        if ids is None and choice.get("text"):
+            raise EngineError(
+                f"the server {self._url} does not return token ids; it needs vLLM {OLDEST} or newer"
+            )
+        if not ids:
+            return None
+        self._ids += ids
+        top = self._request.top_logprobs
+        return Piece(ids, confidence_of(choice["logprobs"], ids, top) if top else None)
+
+    def end(self) -> Piece:
+        """The last piece. Raises like `collect.servers.check_sample`."""
+        prompt = self._usage["prompt_tokens"] if self._usage else len(self._request.prompt)
+        check_sample(self._request, self._ids, self.finish, prompt, self._url)
+        return Piece([], None, self.finish, cached_tokens(self._usage or {}))
+
+
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What each server-sent event carries, up to the one that says that there are no more."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                event = line[5:].strip()
+                if event == b"[DONE]":
+                    return
+                yield event

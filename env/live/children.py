@@ -1,0 +1,87 @@
+"""Locked-down children in an event loop: each waits for its own episode, as long as that takes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from env.frames import FrameError
+from env.isolation.pool import Child, Job, Outcome, Pool
+
+Answer = Callable[[bytes], Awaitable[bytes]]
+
+_TICK = 0.1
+
+
+@dataclass(eq=False)
+class _Playing:
+    child: Child
+    answer: Answer
+    outcome: "asyncio.Future[Outcome]"
+    task: "asyncio.Task[None] | None" = None
+
+
+@dataclass
+class Children:
+    """Plays jobs in the children of a pool, all of one event loop; `close` it there.
+
+    The limits of a child hold for its own turns only: the time that a model takes is not its own.
+
+    Args:
+        pool: nobody else may listen to it.
+    """
+
+    pool: Pool
+    _playing: dict[int, _Playing] = field(default_factory=dict)
+    _numbers: "count[int]" = field(default_factory=count)
+    _timer: asyncio.TimerHandle | None = None
+
+    async def play(self, job: Job, answer: Answer) -> Outcome:
+        """Play a job to its end; whatever `answer` raises ends it and is raised here."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            loop.add_reader(self.pool.fileno(), self._listen)
+            self._timer = loop.call_later(_TICK, self._tick)
+        number = next(self._numbers)
+        playing = _Playing(self.pool.start(number, job), answer, loop.create_future())
+        self._playing[number] = playing
+        try:
+            return await playing.outcome
+        finally:
+            del self._playing[number]
+            self.pool.end(playing.child)
+            if playing.task is not None:
+                playing.task.cancel()
+
+    def close(self) -> None:
+        """End all children and their pool."""
+        if self._timer is not None:
+            self._timer.cancel()
+            asyncio.get_running_loop().remove_reader(self.pool.fileno())
+        self.pool.close()
+
+    def _tick(self) -> None:
+        self.pool.check_patience()
+        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
+
+    def _listen(self) -> None:
+        outcomes, frames = self.pool.listen(0)
+        for child, frame in frames:
+            if playing := self._playing.get(child.index):
+                playing.task = asyncio.get_running_loop().create_task(self._reply(playing, frame))
+        for outcome in outcomes:
+            playing = self._playing.get(outcome.job)
+            if playing and not playing.outcome.done():
+                playing.outcome.set_result(outcome)
+
+    async def _reply(self, playing: _Playing, frame: bytes) -> None:
+        reply: bytes | Exception
+        try:
+            reply = await playing.answer(frame)
+        except FrameError as error:
+            reply = error
+        except Exception as error:
+            if not playing.outcome.done():
+                playing.outcome.set_exception(error)
+            return
+        self.pool.reply([(playing.child, frame)], lambda frames: [reply])
