@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from env.drawing.canvas import RING, Canvas, Look, log_ticks, short, ticks
+from env.drawing.canvas import RING, Canvas, Look, Pixel, log_ticks, short, ticks
 
 Interval = tuple[float, float] | None
 
@@ -72,20 +72,8 @@ def _frontiers(canvas: Canvas, label: str, curves: Sequence[Curve], sequential: 
     tokens = [spent(p) for p in points]
     tokens += [] if sequential else [end for p in whiskers for end in p.tokens_ci or ()]
     accuracies = [p.accuracy for p in points] + [end for p in whiskers for end in p.accuracy_ci or ()]
-    low, high = max(min(accuracies) - 0.03, 0.0), min(max(accuracies) + 0.03, 1.0)
-    left, right = _log(min(tokens)) - 0.12, _log(max(tokens)) + 0.12
-    across, up = scale(left, right, canvas.left, canvas.right), scale(low, high, canvas.bottom, canvas.top)
-
-    def place(at_tokens: float, accuracy: float) -> tuple[float, float]:
-        return across(_log(at_tokens)), up(accuracy)
-
-    for value in ticks(low, high):
-        canvas.across(up(value), f"{100 * value:.3g}")
-    for value in log_ticks(math.exp(left), math.exp(right), 6 if canvas.kind == "wide" else 4):
-        x, _ = place(value, low)
-        canvas.line([(x, canvas.bottom), (x, canvas.bottom + 4)], "tick")
-        canvas.text(x, canvas.bottom + 18, short(value), "middle")
-    canvas.axes(f"{'sequential ' if sequential else ''}tokens a problem, log scale", "accuracy, %")
+    horizontal = f"{'sequential ' if sequential else ''}tokens a problem, log scale"
+    place = plane(canvas, tokens, accuracies, horizontal)
     ends = []
     # The one that it is about comes last, on top of the others.
     for curve in sorted(curves, key=lambda curve: -curve.look.style):
@@ -105,6 +93,30 @@ def _frontiers(canvas: Canvas, label: str, curves: Sequence[Curve], sequential: 
         ends.append((max(places), curve.label, look))
     canvas.labels(ends)
     return canvas.svg(label)
+
+
+def plane(
+    canvas: Canvas,
+    tokens: Sequence[float],
+    accuracies: Sequence[float],
+    horizontal: str = "tokens a problem, log scale",
+) -> Callable[[float, float], Pixel]:
+    """Draw the axes that frontiers stand on, wide enough for these values.
+
+    Returns:
+        What takes (tokens, accuracy) to pixels.
+    """
+    low, high = max(min(accuracies) - 0.03, 0.0), min(max(accuracies) + 0.03, 1.0)
+    left, right = _log(min(tokens)) - 0.12, _log(max(tokens)) + 0.12
+    across, up = scale(left, right, canvas.left, canvas.right), scale(low, high, canvas.bottom, canvas.top)
+    for value in ticks(low, high):
+        canvas.across(up(value), f"{100 * value:.3g}")
+    for value in log_ticks(math.exp(left), math.exp(right), 6 if canvas.kind == "wide" else 4):
+        x = across(_log(value))
+        canvas.line([(x, canvas.bottom), (x, canvas.bottom + 4)], "tick")
+        canvas.text(x, canvas.bottom + 18, short(value), "middle")
+    canvas.axes(horizontal, "accuracy, %")
+    return lambda at_tokens, accuracy: (across(_log(at_tokens)), up(accuracy))
 
 
 def _told(name: str, p: Point) -> str:
