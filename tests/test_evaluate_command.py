@@ -1,12 +1,14 @@
 """`autotts evaluate`: its table, its files, and what it says of what it cannot use."""
 
 import json
+import re
 import sys
 
 import polars as pl
 import pytest
 
 import autotts
+from env.commands.tables import _tokens
 from tests import made_up
 
 ENDLESS = """
@@ -111,3 +113,23 @@ def test_options_out_of_range(store, capsys, option, says):
         evaluated(store, "--controller", "self_consistency", option)
     assert end.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_an_interval_of_few_tokens_is_told_in_tokens(store, capsys):
+    assert evaluated(store, "--controller", "self_consistency", "--beta", "0", "--seeds", "2") == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("toy-0"))
+    tokens, low, high = re.search(r"([\d,]+) \[([\d,]+), ([\d,]+)\] ", row[row.index("]") + 1 :]).groups()
+    assert int(low.replace(",", "")) < int(tokens.replace(",", "")) < int(high.replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("pair", "text"),
+    [
+        (None, ""),
+        ((411.2, 433.7), " [411, 434]"),
+        ((149_900, 150_900), " [149,900, 150,900]"),
+        ((141_400, 160_200), " [141, 160]k"),
+    ],
+)
+def test_thousands_only_where_they_say_enough(pair, text):
+    assert _tokens(pair) == text

@@ -63,7 +63,7 @@ def page(
     """
     looks = _looks([entry.controller for entry in entries], verifiers)
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        headline=show(f"{len(entries)} controllers side by side on {', '.join(datasets)}"),
+        headline=show(f"{_number(len(entries), 'controller')} side by side on {', '.join(datasets)}"),
         version=show(version("autotts")),
         style=STYLE.read_text(encoding="utf-8"),
         missing="".join(f'<p class="missing">{show(note)}</p>' for note in notes),
@@ -89,6 +89,10 @@ def _section(title: str, *parts: str) -> str:
 
 def _note(text: str) -> str:
     return f'<p class="note">{text}</p>'
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _spoken(name: str) -> str:
@@ -151,7 +155,7 @@ def _levels(
     for place, match in enumerate(entries[0].matches):
         strips = [
             Strip(
-                (_chance(level), f"{level.problems} problem{'s' if level.problems > 1 else ''}"),
+                (_chance(level), _number(level.problems, "problem")),
                 [_lead(name, level.matches[name][place]) for name in names],
             )
             for level in levels
