@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 MAX_SUMMARY = 600  # characters
+MAX_HYPOTHESIS = 1_000
 BLOCK = re.compile(r"^```[ \t]*(\w*)[^\n]*\n(.*?)(?:^```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+HYPOTHESIS = re.compile(r"^\W*hypothesis\W+(.+)$", re.IGNORECASE | re.MULTILINE)
 PARENT = re.compile(r"^\W*parent\W*(?:round\W*)?(\d+)\W*$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -38,6 +40,21 @@ def cut(text: str, limit: int, advice: str) -> str:
     return f"{kept}\n[cut: {len(text) - len(kept)} more characters; {advice}]"
 
 
+def fit(sections: Iterable[tuple[str, str]], limit: int) -> str:
+    """Titled sections as one text of at most about `limit` characters: see `within`."""
+    return "\n\n".join(f"## {title}\n\n{body}" for title, body in within(sections, limit))
+
+
+def within(sections: Iterable[tuple[str, str]], limit: int) -> Iterator[tuple[str, str]]:
+    """Those of some sections, whole, that have room in `limit` characters; the first in any case."""
+    used = 0
+    for title, body in sections:
+        size = len(title) + len(body) + len("## \n\n\n\n")
+        if not used or used + size <= limit:
+            used += size
+            yield title, body
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Rows as comma-separated lines under a header; a float has four significant digits."""
     lines = [",".join(columns)]
@@ -66,4 +83,11 @@ def summary_in(prose: str, rounds: Sequence[int]) -> tuple[str, int | None]:
     without_code = BLOCK.sub("", prose)
     named = PARENT.findall(without_code)
     parent = next((number for number in rounds if named and str(number) == named[-1]), None)
-    return clean(" ".join(PARENT.sub("", without_code).split()), MAX_SUMMARY), parent
+    said = HYPOTHESIS.sub("", PARENT.sub("", without_code))
+    return clean(" ".join(said.split()), MAX_SUMMARY), parent
+
+
+def hypothesis_in(prose: str) -> str:
+    """What follows "Hypothesis:" on the last such line of some prose; "" where there is none."""
+    stated = HYPOTHESIS.findall(BLOCK.sub("", prose))
+    return clean(stated[-1], MAX_HYPOTHESIS).strip(" *_`") if stated else ""

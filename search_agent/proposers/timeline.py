@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
-from search_agent.proposers.text import clean
+from search_agent.proposers.text import clean, cut
 
 FEW = 4  # branches that are told one by one
 MAX_NOTE = 120  # characters
+MAX_TEXT = 6_000
+
+
+def text(trace: Sequence[Mapping[str, Any]], limit: int = MAX_TEXT) -> str:
+    """The action log of an episode: its outcome, then its rounds; the middle of a long one is left out."""
+    told = lines(trace)
+    sizes = list(accumulate(len(line) + 1 for line in told))
+    head = bisect_right(sizes, limit // 2)
+    tail = max(head, bisect_right(sizes, sizes[-1] - limit // 2) + 1)
+    gap = [f"[{tail - head} rounds left out]"] if tail > head else []
+    return cut("\n".join([*told[:head], *gap, *told[tail:]]), limit + 100, "its lines are too long")
 
 
 def lines(trace: Sequence[Mapping[str, Any]]) -> list[str]:
