@@ -22,7 +22,9 @@ FORBIDDEN = frozenset(
     "memoryview type super object classmethod id help exit quit".split()
 )
 ACTIONS = frozenset({"branch", "extend", "finish", "probe", "score", "fork", "together"})
-NEEDS = {"fork": "forks", "score": "prm", "confidence": "confidence", "arm": "arms"}
+NEEDS = {"fork": "forks", "score": "prm", "confidence": "confidence", "arm": "arms", "probe": "probes"}
+# Actions that probe unless told otherwise, by the place of the argument that tells them.
+PROBING = {"branch": 1, "extend": 2, "fork": 2}
 INSPECTION = ("gi_", "cr_", "ag_", "f_", "tb_", "co_")
 MAX_SOURCE = 64 * 1024
 MAX_ELEMENTS = 64
@@ -109,7 +111,20 @@ def needs(source: str) -> frozenset[str]:
     names = {node.attr for node in tree if isinstance(node, ast.Attribute)}
     # Who names an arm wants another than the first.
     names |= {"arm" for node in tree if isinstance(node, ast.keyword) and node.arg == "arm"}
+    names |= {"probe" for node in tree if _probes(node)}
     return frozenset(capability for name, capability in NEEDS.items() if name in names)
+
+
+def _probes(node: ast.AST) -> bool:
+    """Whether it is an action that probes as it goes, which it does unless it is told not to."""
+    match node:
+        # Of `ep`, as everyone calls it: a list can be extended as well.
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="ep"), attr=name), args=args, keywords=keywords
+        ) if name in PROBING:
+            told = [word.value for word in keywords if word.arg == "probe"] + args[PROBING[name] :]
+            return not any(isinstance(value, ast.Constant) and value.value is False for value in told)
+    return False
 
 
 def _docstrings(tree: ast.Module) -> Iterator[ast.expr]:

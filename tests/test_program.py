@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from env.program import MAX_DIGITS, MAX_ELEMENTS, MAX_SOURCE, MAX_TEXT, Program, ProgramError, check
+from env.program import MAX_DIGITS, MAX_ELEMENTS, MAX_SOURCE, MAX_TEXT, Program, ProgramError, check, needs
 
 CONTROLLERS = Path(__file__).resolve().parent.parent / "controllers"
 SHIPPED = sorted(path for path in CONTROLLERS.rglob("*.py") if path.name not in ("__init__.py", "voting.py"))
@@ -152,3 +152,21 @@ def test_what_a_program_carries_is_limited_in_all():
         refusal("#" * (MAX_SOURCE + 1))
         == f"{MAX_SOURCE + 1} characters: a controller has at most {MAX_SOURCE}"
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "needed"),
+    [
+        ("await ep.branch(4, probe=False)", set()),
+        ("await ep.branch(4, False)", set()),
+        ("await ep.branch(4)", {"probes"}),
+        ("await ep.extend(ids, 1, False); seen.extend(ids)", set()),
+        ("await ep.extend(ids, 2)", {"probes"}),
+        ("await ep.together(ep.fork(0, 2, probe=asking), ep.score(ids))", {"forks", "probes", "prm"}),
+        ("await ep.probe(ids)", {"probes"}),
+        ("await ep.branch(1, probe=False, arm=1)", {"arms"}),
+        ("low = min(ep.confidence)", {"confidence"}),
+    ],
+)
+def test_what_a_store_must_have_is_read_off_the_source(body, needed):
+    assert needs(solving(body)) == needed
