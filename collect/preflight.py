@@ -93,7 +93,7 @@ def expected(plan: Plan, length: float, segments: float | None = None) -> tuple[
         segments: of a branch; None = unknown.
     """
     rule, shape = plan.segments, plan.shape
-    segment = length / segments if segments else rule.tokens or (rule.steps or 1) * _TOKENS_A_STEP
+    segment = length / segments if segments else rule.tokens or _guessed_segment(plan, length)
     per_branch = max(1.0, length / segment)
     branches = places = shape.branches
     tokens, nodes = branches * length, branches * per_branch
@@ -108,6 +108,12 @@ def expected(plan: Plan, length: float, segments: float | None = None) -> tuple[
     if plan.probing:
         tokens += nodes * plan.probing.max_tokens / 2
     return branches, tokens, nodes
+
+
+def _guessed_segment(plan: Plan, length: float) -> float:
+    """Tokens of a segment of steps. Who asks for forks after the sixth expects branches to get that far."""
+    deepest = max(plan.shape.fork_depths, default=0)
+    return min((plan.segments.steps or 1) * _TOKENS_A_STEP, length / (deepest + 1))
 
 
 def _measured(collection: Collection) -> tuple[float, float] | None:

@@ -86,6 +86,13 @@ def test_a_forecast_counts_branches_and_forks(length, segments):
     assert expected(probed, length) == (10, 10 * length + 10 * segments * 10, 10 * segments)
 
 
+def test_a_forecast_of_steps_believes_that_the_forks_take_place():
+    # However short the branches are: three segments each, of a length that nobody knows yet.
+    steps = plan(segments=Segments(None, 4), shape=Shape(10, (1, 2), (3, 2)))
+    new = 20 * 2 + 30 * 1
+    assert expected(steps, 60) == (60, 10 * 60 + 20 * new, 10 * 3 + new)
+
+
 def test_branch_lengths_run_from_the_root_to_the_end():
     assert branch_lengths([-1, 0, -1, 0], [5, 3, 2, 1], [0, 1, 2, 1]) == [(8, 2), (2, 1), (6, 2)]
 
