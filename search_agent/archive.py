@@ -2,6 +2,9 @@
 
     RUN/run.json                 what determines the result, and when to stop
     RUN/baselines/NAME/          a published controller, in the form of a round
+    RUN/proposals/0001/          what a proposer handed in, from that moment until the round is archived
+        proposal.json            the record so far; `seen` says which rounds the proposer knew
+        controller.py
     RUN/rounds/0001/             made under a temporary name, renamed when complete
         round.json               the outcome; without clock time: a resumed run leaves the same bytes
         controller.py            what was proposed (absent where the proposer failed)
@@ -22,21 +25,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from env.errors import UserError
 from env.files import as_parquet
 from env.program import Program
-from search_agent.proposal import Vouches
+from search_agent.proposal import Usage, Vouches
 
 if TYPE_CHECKING:
     import polars as pl
 
-FORMAT = 1
-ROUND, SOURCE, FEEDBACK, SELECTION = "round.json", "controller.py", "feedback.parquet", "selection.parquet"
+FORMAT = 2
+PROPOSAL, ROUND, SOURCE, FEEDBACK, SELECTION = (
+    "proposal.json",
+    "round.json",
+    "controller.py",
+    "feedback.parquet",
+    "selection.parquet",
+)
 
 
 class Run:
@@ -45,13 +56,18 @@ class Run:
     Attributes:
         path: the folder.
         config: what determines the result (stores, problems of each part, proposer, seeds, ...).
-        stop: when to stop ({"rounds", "minutes"}); a resumed run may change it.
+        stop: when to stop, see `search_agent.budget.Budget`; a resumed run may change it.
+
+    What is archived never changes, so it is read once. Proposers in threads of their own may call `keep`,
+    `record_call` and whatever reads; all else is for the one thread that holds the folder.
     """
 
     def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
         self.path = path
         self.config: dict[str, Any] = head["config"]
         self.stop: dict[str, Any] = head["stop"]
+        self._known: dict[Path, dict[str, Any]] = {}
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {len(self.rounds())} rounds)"
@@ -120,6 +136,9 @@ class Run:
                     ) from None
             for half in (*self.path.glob("*/.new-*"), *self.path.glob(".new-*")):
                 shutil.rmtree(half) if half.is_dir() else half.unlink()
+            for number in self.proposals():
+                if self.folder(number).exists():
+                    shutil.rmtree(self._proposal(number))
             yield
 
     def change_stop(self, stop: Mapping[str, Any]) -> None:
@@ -133,11 +152,11 @@ class Run:
         Raises:
             UserError: a record is damaged; it is named.
         """
-        return sorted(_records(self.path / "rounds"), key=lambda record: record["round"])
+        return sorted(self._records("rounds"), key=lambda record: record["round"])
 
     def baselines(self) -> list[dict[str, Any]]:
         """The published controllers' records, by name."""
-        return sorted(_records(self.path / "baselines"), key=lambda record: record["name"])
+        return sorted(self._records("baselines"), key=lambda record: record["name"])
 
     def folder(self, entry: int | str) -> Path:
         """Where a round (by number) or a baseline (by name) lives."""
@@ -149,9 +168,7 @@ class Run:
 
     def source(self, entry: int | str) -> str | None:
         """The program of a round or a baseline; None where the proposer left none."""
-        file = self.folder(entry) / SOURCE
-        # As bytes: reading as text would turn one kind of line end into another.
-        return file.read_bytes().decode() if file.is_file() else None
+        return _text(self.folder(entry) / SOURCE)
 
     def program(self, number: int, vouches: Vouches) -> Program:
         """The program of a round that left one; trusted where `vouches(source, memo)` says so."""
@@ -167,6 +184,37 @@ class Run:
         file = self.folder(entry) / f"{part}.parquet"
         return pl.read_parquet(file) if file.is_file() else None
 
+    def keep(self, record: Mapping[str, Any], source: str | None) -> int:
+        """Write down what a proposer handed in, at once: it may have been paid for.
+
+        Returns:
+            The number of the round that will be about it: the next free one.
+
+        Raises:
+            UserError: the disk refuses.
+        """
+        with self._lock:
+            taken = [record["round"] for record in self.rounds()] + self.proposals()
+            number = max(taken, default=0) + 1
+            document = {"round": number, "name": f"round {number}", **record}
+            self._place(self._proposal(number), {PROPOSAL: _json(document), SOURCE: source})
+        return number
+
+    def proposals(self) -> list[int]:
+        """The rounds whose proposals are written down and not archived yet, oldest first."""
+        with suppress(FileNotFoundError):
+            return sorted(int(name) for name in os.listdir(self.path / "proposals") if name.isdigit())
+        return []
+
+    def proposal(self, number: int) -> tuple[dict[str, Any], str | None]:
+        """A waiting proposal: the record so far, and the program, None where the proposer left none.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        folder = self._proposal(number)
+        return _document(folder / PROPOSAL), _text(folder / SOURCE)
+
     def add(
         self,
         entry: int | str,
@@ -180,20 +228,14 @@ class Run:
         Raises:
             UserError: the disk refuses.
         """
-        final = self.folder(entry)
-        half = final.with_name(f".new-{final.name}")
-        with self._disk():
-            half.mkdir()
-            (half / ROUND).write_text(_json(record), encoding="utf-8")
-            if source is not None:
-                (half / SOURCE).write_bytes(source.encode("utf-8", "replace"))
-            for name, frame in ((FEEDBACK, feedback), (SELECTION, selection)):
-                if frame is not None:
-                    (half / name).write_bytes(as_parquet(frame))
-            for file in half.iterdir():
-                _sync(file)
-            half.rename(final)
-            _sync(final.parent)
+        parts = {
+            name: None if frame is None else as_parquet(frame)
+            for name, frame in ((FEEDBACK, feedback), (SELECTION, selection))
+        }
+        with self._lock:
+            self._place(self.folder(entry), {ROUND: _json(record), SOURCE: source, **parts})
+            if isinstance(entry, int):
+                shutil.rmtree(self._proposal(entry), ignore_errors=True)
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A document of the run ("finalists.json", "holdout.json"); None where it is not there yet.
@@ -223,7 +265,7 @@ class Run:
 
     def record_call(self, call: Mapping[str, Any]) -> None:
         """Append a model call to the books, whatever becomes of the round that made it."""
-        with self._disk(), (self.path / "usage.jsonl").open("a", encoding="utf-8") as books:
+        with self._lock, self._disk(), (self.path / "usage.jsonl").open("a", encoding="utf-8") as books:
             books.write(json.dumps(call) + "\n")
 
     def calls(self) -> list[dict[str, Any]]:
@@ -234,6 +276,38 @@ class Run:
                 with suppress(ValueError):
                     calls.append(json.loads(line))
         return calls
+
+    def spent(self) -> Usage:
+        """What all model calls of the run cost so far, those of killed rounds too."""
+        names = [field.name for field in fields(Usage) if field.name != "calls"]
+        return sum(
+            (Usage(1, **{name: call.get(name, 0) for name in names}) for call in self.calls()), Usage()
+        )
+
+    def _proposal(self, number: int) -> Path:
+        return self.path / "proposals" / f"{number:04d}"
+
+    def _records(self, kind: str) -> Iterator[dict[str, Any]]:
+        for name in os.listdir(self.path / kind):
+            file = self.path / kind / name / ROUND
+            if file not in self._known and (name.startswith(".") or not file.is_file()):
+                continue
+            if file not in self._known:
+                self._known[file] = _document(file)
+            yield self._known[file]
+
+    def _place(self, final: Path, files: Mapping[str, str | bytes | None]) -> None:
+        """Make a folder with these files in one step; None = no such file."""
+        half = final.with_name(f".new-{final.name}")
+        with self._disk():
+            half.mkdir(parents=True)
+            for name, content in files.items():
+                if content is not None:
+                    data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+                    (half / name).write_bytes(data)
+                    _sync(half / name)
+            half.rename(final)
+            _sync(final.parent)
 
     def _write_head(self) -> None:
         self.write("run.json", {"format": FORMAT, "config": self.config, "stop": self.stop})
@@ -255,11 +329,6 @@ class Run:
             ) from error
 
 
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
-    for file in folder.glob(f"[!.]*/{ROUND}"):
-        yield _document(file)
-
-
 def _document(file: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -270,6 +339,11 @@ def _document(file: Path) -> dict[str, Any]:
             f"{file} is damaged ({error}); restore it from a copy, or start another run"
         ) from error
     return document
+
+
+def _text(file: Path) -> str | None:
+    # As bytes: reading as text would turn one kind of line end into another.
+    return file.read_bytes().decode() if file.is_file() else None
 
 
 def _json(document: Mapping[str, Any]) -> str:

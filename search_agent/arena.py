@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from env.frontier import Reference, reference
@@ -29,6 +31,9 @@ FINAL = 5
 class Arena:
     """Runs programs on a part of the problems.
 
+    Proposers in threads of their own may call `draft` and `trace`: these run in this process, one at a time,
+    and so never wait for a round's evaluation, which runs in worker processes if there are more than one.
+
     Attributes:
         stores: the search stores.
         holdout: the stores of the hold-out: others, or the search stores themselves.
@@ -38,7 +43,8 @@ class Arena:
         probe_tokens: what a probe costs where the store does not know.
         i_trust_this_code: run untrusted programs even where nothing can isolate them.
         workers: processes; None = one a core. Changes no result.
-        progress: called with (done, total) episodes, if given.
+        betas: the grid that every program is evaluated on.
+        progress: called with (done, total) episodes of an evaluation, if given.
     """
 
     stores: Sequence[Store]
@@ -49,7 +55,9 @@ class Arena:
     probe_tokens: int = 20
     i_trust_this_code: bool = False
     workers: int | None = None
+    betas: Sequence[float] = GRID
     progress: Callable[[int, int], None] | None = None
+    _here: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         self.references: dict[str, Reference] = {
@@ -57,13 +65,13 @@ class Arena:
             for store in [*self.stores, *self.holdout]
         }
 
-    def feedback(self, programs: Sequence[Program]) -> Episodes:
-        """Episodes on the feedback problems, with seeds that proposers may see."""
-        return self._run(self.stores, programs, self.splits.feedback, self.feedback_seeds)
+    def feedback(self, programs: Sequence[Program], seeds: Sequence[int] | None = None) -> Episodes:
+        """Episodes on the feedback problems; `seeds` are of those that proposers may see (None = all)."""
+        return self._run(self.stores, programs, self.splits.feedback, seeds or self.feedback_seeds)
 
-    def selection(self, programs: Sequence[Program], seeds: int | None = None) -> Episodes:
-        """Episodes on the selection problems."""
-        return self._run(self.stores, programs, self.splits.selection, range(seeds or self.seeds))
+    def selection(self, programs: Sequence[Program], seeds: Sequence[int] | None = None) -> Episodes:
+        """Episodes on the selection problems; None = the seeds of a round."""
+        return self._run(self.stores, programs, self.splits.selection, seeds or range(self.seeds))
 
     def held_out(self, programs: Sequence[Program]) -> Episodes:
         """Episodes on the hold-out."""
@@ -71,10 +79,20 @@ class Arena:
 
     def draft(self, program: Program) -> Episodes:
         """A few episodes on a few feedback problems, over the whole grid."""
-        seeds = range(PROPOSER_SEED, PROPOSER_SEED + 2)
-        # Quick rather than strict: what a draft's figures are good for is the proposer's own loss.
-        isolation = None if program.trusted else "batch"
-        return self._run(self.stores, [program], self.splits.feedback[:SMOKE_PROBLEMS], seeds, isolation)
+        from env.evaluate import evaluate
+
+        with self._here:
+            return evaluate(
+                self.stores,
+                [program],
+                betas=self.betas,
+                seeds=range(PROPOSER_SEED, PROPOSER_SEED + 2),
+                problems=self.splits.feedback[:SMOKE_PROBLEMS],
+                # Quick rather than strict: what a draft's figures are good for is the proposer's own loss.
+                isolation=None if program.trusted else "batch",
+                workers=1,
+                **self._options,
+            )
 
     def misses(self, programs: Sequence[Program], frame: pl.DataFrame) -> pl.DataFrame:
         """What the programs asked of the search stores in vain, see `env.misses.find_misses`."""
@@ -88,7 +106,22 @@ class Arena:
         """The action log of one episode, see `env.evaluate.trace`."""
         from env.evaluate import trace
 
-        return trace(store, program, beta, problem, seed, **self._options)
+        with self._here:
+            return trace(store, program, beta, problem, seed, **self._options)
+
+    def hindsight(self, program: Program) -> pl.DataFrame:
+        """What a sample of its feedback episodes lost and wasted, see `search_agent.feedback.sample`."""
+        from search_agent.feedback.sample import sample
+
+        with self._here:
+            return sample(
+                self.stores,
+                program,
+                self.splits.feedback,
+                self.feedback_seeds,
+                betas=self.betas,
+                **self._options,
+            )
 
     @property
     def final_seeds(self) -> int:
@@ -111,18 +144,19 @@ class Arena:
         programs: Sequence[Program],
         problems: Sequence[str],
         seeds: Sequence[int],
-        isolation: str | None = None,
     ) -> Episodes:
         from env.evaluate import evaluate
 
-        return evaluate(
-            stores,
-            programs,
-            betas=GRID,
-            seeds=seeds,
-            problems=problems,
-            isolation=isolation,
-            workers=self.workers or os.cpu_count() or 1,
-            progress=self.progress,
-            **self._options,
-        )
+        workers = self.workers or os.cpu_count() or 1
+        apart = workers > 1 and len(stores) * len(programs) * len(self.betas) > 1
+        with nullcontext() if apart else self._here:
+            return evaluate(
+                stores,
+                programs,
+                betas=self.betas,
+                seeds=seeds,
+                problems=problems,
+                workers=workers,
+                progress=self.progress,
+                **self._options,
+            )

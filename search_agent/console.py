@@ -32,6 +32,10 @@ class Teller:
         """Tell one thing that happened."""
         self._progress.console.print(line, highlight=False, markup=False)
 
+    def warn(self, line: str) -> None:
+        """Tell what must be heard, terminal or not."""
+        print(f"autotts: {line}", file=sys.stderr)
+
     def advance(self, done: int, total: int) -> None:
         """Move the bar: so many episodes of so many."""
         self._progress.update(self._bar, completed=done, total=total)

@@ -6,34 +6,35 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from env.misses import MISSES
-from env.program import GRID, Program
+from env.program import Program
 from env.statistics import Point
 from search_agent.archive import Run
 from search_agent.arena import Arena
-from search_agent.proposal import Proposer
-from search_agent.scoring import score
+from search_agent.proposal import Vouches
+from search_agent.race import leaders
+from search_agent.scoring import crossed, score
 
 if TYPE_CHECKING:
     import polars as pl
 
-FINALISTS = 4
 # The baseline that everybody knows; the headline is about it.
 YARDSTICK = "self_consistency"
 
 
-def choose(run: Run, arena: Arena, proposer: Proposer, say: Callable[[str], None]) -> None:
+def choose(run: Run, arena: Arena, vouches: Vouches, say: Callable[[str], None]) -> None:
     """Measure the best rounds again, on the selection problems with more seeds, and name the winner.
 
     Only programs whose cost never falls as beta rises are eligible. Where there is one, `finalists.json`
-    gets: seeds, winner (a round), finalists and baselines with their selection figures, best first; and
+    gets: seeds, winner (a round), finalists and baselines with their selection figures, best first, and
+    `crossed`: what choosing among these finalists is worth on problems, and on models, that had no part in
+    the choice (see `search_agent.scoring.crossed`; None where there is one fold, or one model); and
     `misses.parquet` what the winner asked of the stores in vain (`env.misses.find_misses`).
     """
-    eligible = [record for record in run.rounds() if record["status"] == "evaluated" and record["monotone"]]
-    eligible.sort(key=lambda record: -record["selection"]["hypervolume"])
     finalists, frames = [], {}
-    for record in eligible[:FINALISTS]:
+    for record in leaders(run):
         say(f"measuring finalist {record['name']}")
-        episodes = arena.selection([run.program(record["round"], proposer.vouches)], arena.final_seeds)
+        program = run.program(record["round"], vouches)
+        episodes = arena.selection([program], range(arena.final_seeds))
         frames[record["round"]] = episodes.frame
         selection = score(episodes.frame, arena.references)
         finalists.append({"round": record["round"], "name": record["name"], "selection": selection})
@@ -42,7 +43,7 @@ def choose(run: Run, arena: Arena, proposer: Proposer, say: Callable[[str], None
     proven = [each["round"] for each in finalists if each["selection"]["monotone"]]
     if not proven:
         return
-    winner = run.program(proven[0], proposer.vouches)
+    winner = run.program(proven[0], vouches)
     run.write(MISSES, arena.misses([winner], frames[proven[0]]))
     baselines = [{"name": record["name"], "selection": record["selection"]} for record in run.baselines()]
     baselines.sort(key=lambda each: -each["selection"]["hypervolume"])
@@ -53,12 +54,13 @@ def choose(run: Run, arena: Arena, proposer: Proposer, say: Callable[[str], None
             "winner": proven[0],
             "finalists": finalists,
             "baselines": baselines,
+            "crossed": _crossed(arena, [frames[number] for number in proven]),
         },
     )
 
 
 def look_at_holdout(
-    run: Run, arena: Arena, baselines: Sequence[Program], proposer: Proposer, say: Callable[[str], None]
+    run: Run, arena: Arena, baselines: Sequence[Program], vouches: Vouches, say: Callable[[str], None]
 ) -> None:
     """Evaluate winner and baselines on the hold-out and enter the look in the stores' ledgers.
 
@@ -73,14 +75,14 @@ def look_at_holdout(
     from env.headline import headline
 
     say("looking at the hold-out")
-    winner = run.program(finalists["winner"], proposer.vouches)
+    winner = run.program(finalists["winner"], vouches)
     programs = [winner, *baselines]
     # Before the look: if we are killed on the way, a look too many is on the books rather than one too few.
     warnings = [
         holdout.record(
             store.path,
             [(program.name, program.source) for program in programs],
-            betas=GRID,
+            betas=arena.betas,
             seeds=range(arena.final_seeds),
             protocol=arena.protocol,
             purpose="search: hold-out",
@@ -109,6 +111,17 @@ def look_at_holdout(
             },
         },
     )
+
+
+def _crossed(arena: Arena, frames: Sequence[pl.DataFrame]) -> dict[str, float | None]:
+    import polars as pl
+
+    folds = [pl.col("problem").is_in(list(fold)) for fold in arena.splits.folds]
+    models = [pl.col("model") == model for model in sorted({store.model for store in arena.stores})]
+    return {
+        name: crossed(pl.concat(frames), arena.references, parts) if len(parts) > 1 else None
+        for name, parts in (("problems", folds), ("models", models))
+    }
 
 
 def _names(frame: pl.DataFrame, baselines: Sequence[Program]) -> dict[Point, str]:

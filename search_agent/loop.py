@@ -1,29 +1,27 @@
-"""The search: propose, check, smoke-test, evaluate, archive, and again; then choose a winner."""
+"""The search: propose, check, smoke-test, race, archive, and again; then choose a winner."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from env.errors import UserError
 from env.program import Program, ProgramError, check
 from search_agent.archive import Run
 from search_agent.arena import Arena
+from search_agent.budget import Budget, preflight
+from search_agent.desk import Desk, Lane
+from search_agent.feedback.verdict import verdict_on
 from search_agent.finale import choose, look_at_holdout
-from search_agent.proposal import Proposer, ProposerError
-from search_agent.scoring import faults, score
+from search_agent.proposal import BudgetSpent
+from search_agent.race import Race, outcome
+from search_agent.scoring import faults
 from search_agent.workbench import Workbench
-
-# A proposer that fails this often in a row is not going to recover by itself.
-PATIENCE = 5
-# Isolation levels that need no caveat: in-process for what we wrote ourselves, and all layers.
-HELD = ("", "A")
 
 
 class SearchStopped(UserError):
-    """The proposer cannot go on; what it wrote so far is kept."""
+    """No proposer can go on; what they wrote so far is kept."""
 
 
 class Search:
@@ -32,40 +30,51 @@ class Search:
     Args:
         run: the folder, held by `run.writing()`.
         arena: where programs are measured.
-        proposer: who writes them.
+        lanes: who writes them.
         baselines: the published controllers.
         examples: what proposers may read, name to source.
         say: told what happens, a line at a time.
+        warn: told what the user should know before it is too late.
+        ablated: what to do without, of `search_agent.workbench.ABLATIONS`.
     """
 
     def __init__(
         self,
         run: Run,
         arena: Arena,
-        proposer: Proposer,
+        lanes: Sequence[Lane],
         baselines: Sequence[Program],
         examples: Mapping[str, str],
         say: Callable[[str], None],
+        *,
+        warn: Callable[[str], None] | None = None,
+        ablated: Collection[str] = (),
     ) -> None:
-        self.run, self.arena, self.proposer = run, arena, proposer
-        self.baselines, self.examples, self.say = baselines, examples, say
+        self.run, self.arena, self.lanes = run, arena, lanes
+        self.baselines, self.examples = baselines, examples
+        self.say, self.warn, self.ablated = say, warn or say, ablated
+        self.race = Race(run, arena, dropping="racing" not in ablated)
+        self.desk = Desk(run, lanes, self._bench)
 
     def go(self) -> None:
         """Baselines, rounds until it is time to stop, finalists, hold-out.
 
         Raises:
-            SearchStopped: the proposer cannot go on. Finalists and hold-out are left for a resumed run.
+            SearchStopped: no proposer can go on. Finalists and hold-out are left for a resumed run.
             UserError: the disk refuses, or the machine cannot isolate an untrusted program.
         """
         started = time.monotonic()
         self.measure_baselines()
         if self.run.read("finalists.json") is None:
-            minutes = self.run.stop["minutes"]
+            budget = Budget.of(self.run.stop)
             # Finalists and hold-out take about as long as the baselines did, and that time is agreed on too.
             reserve = (self.run.read("clock.json") or {"baselines": 0.0})["baselines"]
-            self.play_rounds(started + 60 * minutes - reserve if minutes else None)
-            choose(self.run, self.arena, self.proposer, self.say)
-        look_at_holdout(self.run, self.arena, self.baselines, self.proposer, self.say)
+            deadline = budget.deadline(started, reserve)
+            for warning in preflight(budget, self.run, self.arena, self.lanes, deadline):
+                self.warn(warning)
+            self.play_rounds(budget, deadline)
+            choose(self.run, self.arena, self._vouches, self.say)
+        look_at_holdout(self.run, self.arena, self.baselines, self._vouches, self.say)
 
     def measure_baselines(self) -> None:
         """Archive the published controllers' figures, those that are not there yet."""
@@ -73,78 +82,47 @@ class Search:
         for program in self.baselines:
             if program.name not in done:
                 self.say(f"measuring {program.name}")
-                entry = self._measure(program, {"name": program.name, "stamps": []}, self.arena.final_seeds)
-                self.run.add(program.name, *entry)
+                record, *frames = self.race.measure_baseline(program)
+                self.run.add(program.name, record, program.source, *frames)
         if len(done) < len(self.baselines):
             self.run.write("clock.json", {"baselines": round(time.monotonic() - started, 1)})
 
-    def play_rounds(self, deadline: float | None) -> None:
-        """Play rounds until there are as many as agreed on, or `deadline` (of `time.monotonic`) has passed.
+    def play_rounds(self, budget: Budget, deadline: float | None = None) -> None:
+        """Play rounds until the budget is used up; then those under way, which may have been paid for.
 
         Raises:
-            SearchStopped: the proposer cannot go on.
+            SearchStopped: no proposer can go on.
         """
-        records = self.run.rounds()
-        failures = 0
-        for record in records:
-            failures = failures + 1 if record["status"] == "failed" else 0
-        rounds = self.run.stop["rounds"]
-        number = len(records) + 1
-        # However little time was given, one program is tried.
-        while (not rounds or number <= rounds) and (
-            number == 1 or deadline is None or time.monotonic() < deadline
-        ):
-            try:
-                record = self._round(number)
-            except ProposerError as error:
-                raise SearchStopped(self._stopped(str(error))) from error
-            self.say(_line(record))
-            failures = failures + 1 if record["status"] == "failed" else 0
-            # A resumed run gets as many tries again.
-            if failures and failures % PATIENCE == 0:
-                raise SearchStopped(
-                    self._stopped(f"{PATIENCE} failures in a row, the last: {record['error']}")
-                )
-            number += 1
+        while True:
+            begun = len(self.run.rounds()) + len(self.run.proposals()) + self.desk.busy
+            enough = budget.used_up(self.run, begun, deadline)
+            if not enough:
+                self.desk.begin(budget.rounds and budget.rounds - begun)
+            if waiting := self.run.proposals():
+                self._play(waiting[0])
+            elif not (enough or self.desk.ask() or self.desk.wait()):
+                self._stop()
+                return
+            elif enough and not self.desk.wait():
+                self.say(f"stopping after {enough}")
+                return
 
-    def _round(self, number: int) -> dict[str, Any]:
-        """Play one round and archive it, whatever becomes of it."""
-        record: dict[str, Any] = {
-            "round": number,
-            "parent": None,
-            "name": f"round {number}",
-            "proposer": self.proposer.name,
-            "summary": "",
-            "stamps": list(self.proposer.stamps),
-        }
-        bench = Workbench(self.run, self.arena, number, self.examples, self.proposer.vouches)
-        try:
-            proposal = self.proposer.propose(bench)
-        except ProposerError as error:
-            if error.fatal:
-                raise
-            record |= _outcome("failed", str(error)) | {"usage": asdict(error.usage), "memo": {}}
-            self.run.add(number, record)
-            return record
-        record |= {
-            "parent": proposal.parent,
-            "summary": proposal.summary,
-            "usage": asdict(proposal.usage),
-            "memo": proposal.memo,
-        }
-        program = Program(
-            f"round {number}", proposal.source, self.proposer.vouches(proposal.source, proposal.memo)
-        )
-        if objection := self._objection(program):
-            record |= _outcome("refused", objection)
-            self.run.add(number, record, proposal.source)
-            return record
-        entry = self._measure(program, record, self.arena.seeds)
-        self.run.add(number, *entry)
-        return entry[0]
+    def _play(self, number: int) -> None:
+        """Archive what becomes of a proposal."""
+        record, source = self.run.proposal(number)
+        frames: Sequence[Any] = ()
+        if source is not None:
+            program = Program(record["name"], source, self._vouches(source, record["memo"]))
+            if objection := self._objection(program):
+                record |= outcome("refused", objection)
+            else:
+                record, *frames = self.race.measure(program, record)
+                record["verdict"] = verdict_on(record, frames[0], self.run, self.arena)
+        self.run.add(number, record, source, *frames)
+        self.say(_line(record))
 
     def _objection(self, program: Program) -> str:
-        """Why a program is not worth evaluating ("" = it is)."""
+        """Why a program is not worth measuring ("" = it is)."""
         try:
             check(program.source)
         except ProgramError as error:
@@ -155,43 +133,46 @@ class Search:
         _, fault = faults(self.arena.draft(program).frame)
         return fault and f"smoke test: {fault}"
 
-    def _measure(
-        self, program: Program, record: Mapping[str, Any], seeds: int
-    ) -> tuple[dict[str, Any], str, Any, Any]:
-        """What `Run.add` takes: the record with the outcome in it, the source, episodes of both parts."""
-        seen, unseen = self.arena.feedback([program]), self.arena.selection([program], seeds)
-        feedback, selection = (
-            score(part.frame, self.arena.references, part.schedules) for part in (seen, unseen)
+    def _bench(self, lane: Lane, seen: int) -> Workbench:
+        return Workbench(
+            self.run,
+            self.arena,
+            max([seen, *self.run.proposals()]) + 1,
+            self.examples,
+            self._vouches,
+            seen=seen,
+            lane=self.lanes.index(lane),
+            role=lane.role,
+            ablated=self.ablated,
         )
-        weak = sorted({*seen.frame["level"], *unseen.frame["level"]} - set(HELD))
-        measured = {
-            **record,
-            **_outcome("evaluated", ""),
-            "feedback": feedback,
-            "selection": selection,
-            "monotone": feedback["monotone"] and selection["monotone"],
-            "stamps": [*record["stamps"], *(f"isolation level {level}" for level in weak)],
-        }
-        return measured, program.source, seen.frame, unseen.frame
 
-    def _stopped(self, why: str) -> str:
+    def _vouches(self, source: str, memo: Mapping[str, Any]) -> bool:
+        return any(lane.proposer.vouches(source, memo) for lane in self.lanes)
+
+    def _stop(self) -> None:
+        """Nobody proposes any more. That is an end like others if it is for want of money.
+
+        Raises:
+            SearchStopped: it is not, or nothing was found yet.
+        """
         kept = [record for record in self.run.rounds() if record["status"] == "evaluated"]
+        over = [f"the {lane.label} proposer stopped: {lane.over}" for lane in self.lanes if lane.over]
+        if kept and any(isinstance(lane.over, BudgetSpent) for lane in self.lanes):
+            self.say("; ".join(over))
+            return
         resume = f"autotts search --resume --out {self.run.path}"
         done = len(self.run.rounds())
         finish = f", or finish with what there is: {resume} --rounds {done}" if kept else ""
-        return (
-            f"the {self.proposer.name} proposer stopped: {why}. Kept: {done} rounds in {self.run.path}, "
-            f"{len(kept)} of them evaluated. Go on with: {resume}{finish}"
+        raise SearchStopped(
+            f"{'; '.join(over) or 'no proposer has anything to propose'}. Kept: {done} rounds in "
+            f"{self.run.path}, {len(kept)} of them evaluated. Go on with: {resume}{finish}"
         )
 
 
-def _outcome(status: str, error: str) -> dict[str, Any]:
-    return {"status": status, "error": error, "feedback": None, "selection": None, "monotone": None}
-
-
 def _line(record: Mapping[str, Any]) -> str:
-    if record["status"] != "evaluated":
+    if record["feedback"] is None or record["selection"] is None:
         return f"{record['name']}: {record['status']}: {record['error']}"
     feedback, selection = record["feedback"]["hypervolume"], record["selection"]["hypervolume"]
     odd = "" if record["monotone"] else "; cost falls as beta rises"
-    return f"{record['name']}: {feedback:.4f} on feedback, {selection:.4f} on selection{odd}"
+    dropped = "; dropped" if record["status"] == "dropped" else ""
+    return f"{record['name']}: {feedback:.4f} on feedback, {selection:.4f} on selection{odd}{dropped}"

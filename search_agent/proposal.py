@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from search_agent.feedback.hypothesis import Hypothesis
+
 if TYPE_CHECKING:
     from search_agent.workbench import Workbench
 
@@ -44,6 +46,8 @@ class Proposal:
         parent: the round it was derived from; None for a fresh start.
         usage: what it cost to get.
         memo: whatever the proposer wants back with its history in later rounds, JSON-able.
+        partner: the other round, where two were crossed.
+        hypothesis: what it expects of the change, against its parent; None where it states nothing.
     """
 
     source: str
@@ -51,6 +55,8 @@ class Proposal:
     parent: int | None = None
     usage: Usage = Usage()
     memo: dict[str, Any] = field(default_factory=dict)
+    partner: int | None = None
+    hypothesis: Hypothesis | None = None
 
 
 class ProposerError(Exception):
@@ -70,11 +76,22 @@ class ProposerError(Exception):
         self.fatal = fatal
 
 
+class BudgetSpent(ProposerError):
+    """The money or the tokens of the whole run allow no more proposals; the search goes on to its end."""
+
+    def __init__(self, message: str, usage: Usage | None = None) -> None:
+        super().__init__(message, usage, fatal=True)
+
+
+class NothingToPropose(Exception):
+    """There is nothing for this proposer to work on yet; somebody else's turn, and no round."""
+
+
 class Proposer(Protocol):
     """Writes controllers. One call a round; it may keep nothing between rounds.
 
-    Whatever a proposal depends on comes from the workbench (the archive, the round's number, a
-    generator seeded by both), so a killed run that is resumed goes on as if nothing had happened.
+    Whatever a proposal depends on comes from the workbench (the archive as of some round, a generator
+    seeded by its number), so a killed run that is resumed goes on as if nothing had happened.
 
     Attributes:
         name: as in `--proposer`.
@@ -88,7 +105,7 @@ class Proposer(Protocol):
     settings: dict[str, object]
 
     def propose(self, bench: Workbench) -> Proposal:
-        """Return the next controller, or raise `ProposerError`."""
+        """Return the next controller, or raise `ProposerError` or `NothingToPropose`."""
         ...
 
     def vouches(self, source: str, memo: Mapping[str, Any]) -> bool:

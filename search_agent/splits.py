@@ -22,13 +22,18 @@ class Splits:
 
     Attributes:
         feedback: fold 0: proposers see outcomes and traces of these.
-        selection: folds 1 to K-1: the winner is chosen on these, proposers never see them.
+        folds: folds 1 to K-1: the winner is chosen on these, proposers never see them.
         holdout: looked at once, at the end.
     """
 
     feedback: tuple[str, ...]
-    selection: tuple[str, ...]
+    folds: tuple[tuple[str, ...], ...]
     holdout: tuple[str, ...]
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """The problems of `folds`, sorted."""
+        return tuple(sorted(problem for fold in self.folds for problem in fold))
 
 
 def split(problems: Iterable[str], folds: int = 3, holdout: Iterable[str] | None = None) -> Splits:
@@ -60,8 +65,8 @@ def split(problems: Iterable[str], folds: int = 3, holdout: Iterable[str] | None
         raise UserError(
             f"{len(rest)} problems are left for {folds} folds; give larger stores, or a smaller --folds"
         )
-    selection = [problem for i, problem in enumerate(rest) if i % folds]
-    return Splits(tuple(sorted(rest[::folds])), tuple(sorted(selection)), tuple(sorted(held)))
+    first, *others = (tuple(sorted(rest[k::folds])) for k in range(folds))
+    return Splits(first, tuple(others), tuple(sorted(held)))
 
 
 def _card(problem: str) -> str:

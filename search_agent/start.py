@@ -6,18 +6,25 @@ import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from env.errors import UserError
+from env.program import GRID
 from env.store import Store
 from search_agent.arena import Arena
+from search_agent.budget import Budget
+from search_agent.desk import Lane
 from search_agent.splits import Splits, split
 
-# These change no round's outcome, so a resumed run may be given others.
-# `rounds` and `minutes` are kept apart, as `Run.stop`.
-FREE = {"rounds", "minutes", "workers", "max_cost", "api_key_env", "request_timeout", "resume", "out"}
+# Bounds of a run, kept apart as `Run.stop`: a resumed run may be given others.
+STOP = tuple(field.name for field in fields(Budget))
+# These change no round's outcome, so a resumed run may be given others too.
+FREE = {*STOP, "workers", "api_key_env", "request_timeout", "resume", "out"}
 PATHS = {"prices"}
+# Where programs are measured if beta is ablated.
+ONE_BETA = 0.5
 
 
 def merged(
@@ -45,11 +52,7 @@ def merged(
 
 def portable(options: argparse.Namespace) -> dict[str, Any]:
     """The options that determine a run, ready for JSON and for another working directory."""
-    return {
-        name: _portable(name, value)
-        for name, value in vars(options).items()
-        if name not in FREE - {"max_cost"}
-    }
+    return {name: _portable(name, value) for name, value in vars(options).items() if name not in FREE}
 
 
 def open_arena(options: argparse.Namespace) -> Arena:
@@ -73,10 +76,11 @@ def open_arena(options: argparse.Namespace) -> Arena:
         probe_tokens=options.probe_tokens,
         i_trust_this_code=options.i_trust_this_code,
         workers=options.workers,
+        betas=(ONE_BETA,) if "beta" in options.ablate else GRID,
     )
 
 
-def configuration(arena: Arena, options: argparse.Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
+def configuration(arena: Arena, options: argparse.Namespace, lanes: Sequence[Lane]) -> dict[str, Any]:
     """What determines the result of a run, ready for JSON; a resumed run must come to the same."""
     splits: Splits = arena.splits
     return {
@@ -87,7 +91,11 @@ def configuration(arena: Arena, options: argparse.Namespace, settings: Mapping[s
             "selection": list(splits.selection),
             "holdout": list(splits.holdout),
         },
-        "proposer": {"name": options.proposer, "settings": dict(settings)},
+        "proposer": {
+            "name": " + ".join(lane.label for lane in lanes),
+            "settings": {lane.label: {"role": lane.role, **lane.proposer.settings} for lane in lanes},
+        },
+        "ablated": sorted(options.ablate),
         "seeds": arena.seeds,
         "final_seeds": arena.final_seeds,
         "folds": options.folds,

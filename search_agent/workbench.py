@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from env.program import GRID, Program, ProgramError, check
+from env.program import Program, ProgramError, check
 from search_agent.archive import Run
 from search_agent.arena import Arena
 from search_agent.controller_api import CONTROLLER_API
+from search_agent.feedback.verdict import aliases
+from search_agent.pareto import parents
 from search_agent.proposal import Usage, Vouches
+from search_agent.race import SELECTION
 from search_agent.scoring import score
 
 if TYPE_CHECKING:
     import polars as pl
+
+# What a search can do without, to see what it is good for: `--ablate`.
+ABLATIONS = {
+    "traces": "proposers see no action logs",
+    "beta": "programs are measured at beta 0.5 alone, as if there were no knob",
+    "feedback": "every proposal is independent of all others: a single shot",
+    "racing": "no duplicates, no dropping: every program is measured whole",
+}
+ONE_BETA = """
+## In this search
+
+Every program is measured at beta = 0.5 alone: what `schedule` says of other betas plays no role.
+"""
+# Keys of a record that tell of the selection problems.
+PRIVATE = (SELECTION, "race")
 
 
 class Workbench:
@@ -26,34 +44,59 @@ class Workbench:
     concerns selection or hold-out problems cannot be had from here.
 
     Attributes:
-        round: number of the round being proposed, from 1.
-        rng: generator seeded by (run seed, round).
+        round: number that the proposal gets if no other comes first, from 1.
+        rng: generator seeded by (run seed, round, lane).
         api: the controller API, as text for a prompt.
         examples: shipped controllers, name to source.
         stores: alias to model name.
         problems: aliases of the feedback problems.
         seeds: those that results and traces are about.
         betas: the grid that every program is evaluated on.
+        ablated: what this run does without, of `ABLATIONS`.
+
+    Args:
+        seen: rounds after this one cannot be had from here (None = all there are): a proposer that takes its
+            time works on one state of the archive, which is recorded with its proposal.
+        lane: tells apart proposers that work at the same time.
+        role: how `parents` are picked, see `search_agent.pareto.parents`.
     """
 
     def __init__(
-        self, run: Run, arena: Arena, round: int, examples: Mapping[str, str], vouches: Vouches
+        self,
+        run: Run,
+        arena: Arena,
+        round: int,
+        examples: Mapping[str, str],
+        vouches: Vouches,
+        *,
+        seen: int | None = None,
+        lane: int = 0,
+        role: str = "explore",
+        ablated: Collection[str] = (),
     ) -> None:
         self._run, self._arena, self._vouches = run, arena, vouches
         self._stores = {f"s{k}": store for k, store in enumerate(arena.stores, 1)}
         self._problems = {f"p{k:02d}": problem for k, problem in enumerate(arena.splits.feedback, 1)}
+        self._seen = 0 if "feedback" in ablated else seen
+        self._role = role
+        self.ablated = frozenset(ablated)
         self.round = round
-        self.rng = random.Random(f"{run.config['seed']} {round}")
-        self.api = CONTROLLER_API
+        self.rng = random.Random(f"{run.config['seed']} {round} {lane}")
+        self.api = CONTROLLER_API + (ONE_BETA if "beta" in ablated else "")
         self.examples = dict(examples)
         self.stores = {alias: store.model for alias, store in self._stores.items()}
         self.problems = list(self._problems)
         self.seeds = arena.feedback_seeds
-        self.betas = GRID
+        self.betas = tuple(arena.betas)
 
     def history(self) -> list[dict[str, Any]]:
         """Earlier rounds, oldest first: their records without the selection figures."""
-        return [_public(record) for record in self._run.rounds()]
+        return [_public(record) for record in self._run.rounds() if self._knows(record["round"])]
+
+    @cached_property
+    def parents(self) -> list[int]:
+        """Up to two earlier rounds to build on, of different lineages: the archive's suggestion."""
+        return parents(self.history(), self.rng, self._role)
 
     def baselines(self) -> list[dict[str, Any]]:
         """The published controllers on the feedback problems, in the form of `history`."""
@@ -65,7 +108,7 @@ class Workbench:
         Raises:
             LookupError: there is no such round, or it left no program.
         """
-        source = self._run.source(round)
+        source = self._run.source(round) if self._knows(round) else None
         if source is None:
             raise LookupError(f"round {round} left no controller; see the history for those that did")
         return source
@@ -81,16 +124,9 @@ class Workbench:
         """
         import polars as pl
 
-        frame = self._run.episodes(round, "feedback")
-        if frame is None:
-            raise LookupError(f"round {round} was not evaluated; see the history for those that were")
-        stores = {str(store.path): alias for alias, store in self._stores.items()}
-        problems = {problem: alias for alias, problem in self._problems.items()}
         failed = pl.col("error") != ""
         rows: pl.DataFrame = (
-            frame.with_columns(
-                pl.col("store").replace_strict(stores), pl.col("problem").replace_strict(problems)
-            )
+            self.episodes(round)
             .group_by("store", "problem", "beta")
             .agg(
                 accuracy=pl.col("correct").mean(),
@@ -105,14 +141,41 @@ class Workbench:
         )
         return rows.to_dicts()
 
+    def episodes(self, entry: int | str) -> pl.DataFrame:
+        """Every feedback episode of an evaluated round, or of a published controller (by name).
+
+        Returns:
+            The columns of `env.evaluate.Episodes.frame`, stores and problems under their aliases.
+
+        Raises:
+            LookupError: there is no such round, or it was not evaluated.
+        """
+        known = isinstance(entry, str) or self._knows(entry)
+        frame = self._run.episodes(entry, "feedback") if known else None
+        if frame is None:
+            raise LookupError(f"round {entry} was not evaluated; see the history for those that were")
+        return self._under_aliases(frame)
+
+    def hindsight(self, round: int) -> pl.DataFrame:
+        """What a sample of a round's feedback episodes lost and wasted, see `search_agent.feedback.sample`.
+
+        Raises:
+            LookupError: there is no such round, or it left no program.
+        """
+        self.read_controller(round)
+        return self._under_aliases(self._arena.hindsight(self._run.program(round, self._vouches)))
+
     def traces(
         self, round: int, *, store: str, problem: str, beta: float, seed: int | None = None
     ) -> list[dict[str, Any]]:
         """The engine's action log of one episode of an earlier round's program (see `env.evaluate.trace`).
 
         Raises:
-            LookupError: no such round, store, problem, or seed (of `seeds`; None = the first).
+            LookupError: no such round, store, problem, or seed (of `seeds`; None = the first), or a run
+                without traces.
         """
+        if "traces" in self.ablated:
+            raise LookupError("this run does without traces")
         if store not in self._stores:
             raise LookupError(f"no store {store!r}; there are {', '.join(self._stores)}")
         if problem not in self._problems:
@@ -136,7 +199,8 @@ class Workbench:
         except ProgramError as error:
             return {"ok": False, "error": str(error), "points": []}
         figures = score(self._arena.draft(program).frame, self._arena.references)
-        return {"ok": not figures["errors"], "error": figures["error"], "points": figures["points"]}
+        points = [] if "feedback" in self.ablated else figures["points"]
+        return {"ok": not figures["errors"], "error": figures["error"], "points": points}
 
     def record_call(self, call: Mapping[str, object]) -> None:
         """Put one model call on the books at once: they hold what was paid for, whatever it led to."""
@@ -144,12 +208,22 @@ class Workbench:
 
     def spent(self) -> Usage:
         """What the model calls of the run cost so far, those of killed rounds too."""
-        names = [field.name for field in fields(Usage) if field.name != "calls"]
-        calls = self._run.calls()
-        return sum((Usage(1, **{name: call.get(name, 0) for name in names}) for call in calls), Usage())
+        return self._run.spent()
+
+    def _under_aliases(self, frame: pl.DataFrame) -> pl.DataFrame:
+        import polars as pl
+
+        alias = {real: alias for alias, real in aliases(self._arena).items()}
+        return frame.with_columns(pl.col("store", "problem").replace_strict(alias))
+
+    def _knows(self, round: int) -> bool:
+        return self._seen is None or round <= self._seen
 
 
 def _public(record: Mapping[str, Any]) -> dict[str, Any]:
-    public = {key: value for key, value in record.items() if key != "selection"}
+    """A record without what it says about the selection problems, be it by its status."""
+    public = {key: value for key, value in record.items() if key not in PRIVATE}
+    if (record.get("race") or {}).get("part") == SELECTION:
+        public |= {"status": "evaluated", "error": ""}
     # The record's own verdict on monotonicity is about the selection problems too.
     return public | {"monotone": not record["feedback"] or record["feedback"]["monotone"]}

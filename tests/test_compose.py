@@ -15,6 +15,7 @@ from env.store import Store
 from search_agent.compose.assemble import assemble, constants
 from search_agent.compose.grammar import FIRST, SLOTS
 from search_agent.compose.proposer import IMPLIED, ComposeProposer, choices, draw
+from search_agent.pareto import founder
 
 
 def drawn(seed):
@@ -91,7 +92,8 @@ def test_the_first_recipes_are_of_the_grammar(recipe):
 class Bench:
     """As much of a workbench as `compose` looks at."""
 
-    def __init__(self, records, seed=0):
+    def __init__(self, records, seed=0, ablated=()):
+        self.ablated = ablated
         self.round = len(records) + 1
         self.rng = random.Random(f"{seed} {self.round}")
         self._records = records
@@ -101,7 +103,11 @@ class Bench:
 
 
 def scored(value):
-    return {"hypervolume": value, "points": [{"beta": 1.0, "accuracy": value / 2}]}
+    return {
+        "hypervolume": value,
+        "seeds": 5,
+        "points": [{"beta": 1.0, "accuracy": value / 2, "tokens": 1000}],
+    }
 
 
 def searched(rounds, seed=0, records=()):
@@ -115,9 +121,11 @@ def searched(rounds, seed=0, records=()):
             {
                 "round": len(records) + 1,
                 "memo": proposal.memo,
+                "status": "evaluated",
                 "feedback": None if len(records) % 7 == 3 else scored(value),
                 "source": proposal.source,
                 "parent": proposal.parent,
+                "partner": proposal.partner,
             }
         )
     return records
@@ -135,9 +143,40 @@ def test_the_same_archive_leads_to_the_same_program():
 def test_no_program_is_proposed_twice_and_parents_are_earlier_rounds():
     records = searched(30)
     assert len({record["source"] for record in records}) == 30
-    assert records[0]["parent"] is None
-    for record in records[1:]:
-        assert 1 <= record["parent"] < record["round"]
+    assert {record["parent"] for record in records[: len(FIRST)]} == {None}, "each begins a lineage"
+    for record in records:
+        for origin in (record["parent"], record["partner"]):
+            assert origin is None or (records[origin - 1]["feedback"] and origin < record["round"])
+
+
+def test_a_crossing_takes_every_mechanism_from_one_of_two_lineages(monkeypatch):
+    monkeypatch.setattr("search_agent.compose.proposer.FREE", 0.0)
+    monkeypatch.setattr("search_agent.compose.proposer.CROSSED", 1.0)
+    records = searched(30)
+    crossed = [record for record in records[len(FIRST) :] if record["partner"]]
+    assert len(crossed) > 10
+    for record in crossed:
+        recipes = [records[k - 1]["memo"]["recipe"] for k in (record["parent"], record["partner"])]
+        assert founder(record["parent"], records) != founder(record["partner"], records)
+        child = record["memo"]["recipe"]
+        for slot in SLOTS.keys() - IMPLIED["finish"].keys():
+            assert child[slot] in {recipe[slot] for recipe in recipes}
+
+
+def test_without_feedback_proposals_are_independent_and_random():
+    alone = [ComposeProposer().propose(Bench([], seed, {"feedback"})) for seed in range(20)]
+    after = [ComposeProposer().propose(Bench([], seed, {"feedback"})) for seed in range(20)]
+    assert alone == after
+    assert len({proposal.source for proposal in alone}) == 20
+    assert {proposal.parent for proposal in alone} == {None}
+    assert not {proposal.source for proposal in alone} & {assemble(recipe) for recipe in FIRST}
+
+
+def test_without_beta_no_setting_moves():
+    proposal = ComposeProposer().propose(Bench([], ablated={"beta"}))
+    schedule = Program("it", proposal.source, True).load()["schedule"]
+    assert schedule(0.0) == schedule(1.0)
+    assert ComposeProposer().vouches(proposal.source, proposal.memo)
 
 
 def test_the_optimiser_learns_from_the_feedback():

@@ -87,6 +87,7 @@ def contents(run):
     files = [
         *run.glob("rounds/*/*"),
         *run.glob("baselines/*/*"),
+        *run.glob("proposals/*/*"),
         run / "finalists.json",
         run / "holdout.parquet",
         run / "misses.parquet",
@@ -102,6 +103,7 @@ def test_a_search_with_compose_ends_with_a_winner_judged_on_the_holdout(store, t
     records = run.rounds()
     assert [record["round"] for record in records] == [1, 2, 3, 4]
     assert {record["status"] for record in records} == {"evaluated"}
+    assert [record["seen"] for record in records] == [0, 1, 2, 3]
     problems = run.config["problems"]
     for record in records:
         for part in ("feedback", "selection"):

@@ -7,6 +7,8 @@ from env.program import Program
 from env.store import Store
 from search_agent.archive import Run
 from search_agent.arena import Arena
+from search_agent.budget import Budget
+from search_agent.desk import Lane
 from search_agent.loop import Search
 from search_agent.proposal import Proposal, Usage
 from search_agent.splits import split
@@ -56,9 +58,9 @@ def run(arena, tmp_path_factory):
     run = Run.create(tmp_path_factory.mktemp("runs") / "run", {"seed": 0}, {"rounds": 2, "minutes": None})
     shipped = Program("one", PROGRAM.replace("7 * beta", "3 * beta"), True)
     with run.writing():
-        search = Search(run, arena, Once(), [shipped], {}, lambda line: None)
+        search = Search(run, arena, [Lane(Once(), "once")], [shipped], {}, lambda line: None)
         search.measure_baselines()
-        search.play_rounds(None)
+        search.play_rounds(Budget.of(run.stop))
     return run
 
 

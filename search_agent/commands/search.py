@@ -5,11 +5,13 @@ Ends with a table, one sentence, and a report to look at. Interrupt it at any ti
     autotts search
     autotts search stores/*/aime24 --minutes 15 --out runs/first
     autotts search --resume --out runs/first
+    autotts search stores/*/aime24 --proposer openai:model=gpt-5-mini --proposer tune --max-cost 5
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ from env.errors import UserError
 from env.program import needs
 from search_agent import proposers, start
 from search_agent.archive import Run
+from search_agent.workbench import ABLATIONS
 
 if TYPE_CHECKING:
     from env.rooms import Rooms
@@ -50,13 +53,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--proposer",
-        choices=proposers.NAMES,
-        help="who writes the programs (default: openai where there is a key and a model, else compose; "
-        "for the demo compose)",
+        action="append",
+        metavar="NAME[:OPTION=VALUE,...]",
+        help=f"who writes the programs: {', '.join(proposers.NAMES)}; repeat it for several, which then work "
+        "at the same time, each with options of its own, such as openai:model=gpt-5,role=refine (explore "
+        "builds on anyone in the archive, refine on the best; default: openai where there is a key and a "
+        "model, else compose; for the demo compose)",
     )
     parser.add_argument("--rounds", type=positive, metavar="N", help="stop after so many programs")
     parser.add_argument(
         "--minutes", type=float, metavar="M", help="stop after about so many minutes, end included"
+    )
+    parser.add_argument(
+        "--plateau", type=positive, metavar="N", help="stop after so many programs without a new best"
+    )
+    parser.add_argument(
+        "--ablate",
+        action="append",
+        choices=tuple(ABLATIONS),
+        default=[],
+        help="do without, to see what it is good for (repeatable): "
+        + "; ".join(f"{name}: {what}" for name, what in ABLATIONS.items()),
     )
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="the run's folder (default: runs/0001, runs/0002, ...)"
@@ -67,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=20,
         metavar="N",
-        help="seeds of a round; the end takes 5 N (default: 20)",
+        help="seeds of a round, a quarter of them at first; the end takes 5 N (default: 20)",
     )
     parser.add_argument(
         "--folds",
@@ -104,39 +121,64 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     """
     from search_agent.console import show_outcome, telling
     from search_agent.loop import Search, SearchStopped
-    from search_agent.report import write_report
+    from search_agent.report.live import redrawing
 
     if args.minutes is not None and not args.minutes > 0:
         raise UserError(f"--minutes {args.minutes:g}: expected a number above 0")
     run, options = _resumed(args) if args.resume else _started(args, rooms)
     arena = start.open_arena(options)
     hidden = [Path(store.path) for store in (*arena.stores, *arena.holdout)]
-    proposer = proposers.make(options.proposer, options, [*hidden, run.path if run else options.out])
-    config = start.configuration(arena, options, proposer.settings)
-    stop = {"rounds": options.rounds, "minutes": options.minutes}
+    lanes = proposers.lanes(options, [*hidden, run.path if run else options.out])
+    config = start.configuration(arena, options, lanes)
+    stop = {name: getattr(options, name) for name in start.STOP}
     if run:
         start.require_same(config, run.config, run.path)
     else:
         run = Run.create(options.out, config, stop)
+    if len(lanes) > 1:
+        # What they try must not wait for a round that is evaluated.
+        arena.workers = max(2, arena.workers or os.cpu_count() or 1)
     baselines = [rooms.program(name) for name in PUBLISHED]
     held = frozenset.intersection(*(store.capabilities for store in arena.stores))
     sources = {name: rooms.program(name).source for name in rooms.controllers()}
     examples = {name: source for name, source in sources.items() if needs(source) <= held}
     try:
-        with run.writing(), telling(arena) as teller:
+        with (
+            run.writing(),
+            telling(arena) as teller,
+            redrawing(run.path, teller.warn) as redraw,
+        ):
             arena.progress = teller.advance
+
+            def say(line: str) -> None:
+                teller.say(line)
+                redraw()
+
             run.change_stop(stop)
-            Search(run, arena, proposer, baselines, examples, teller.say).go()
+            Search(
+                run, arena, lanes, baselines, examples, say, warn=teller.warn, ablated=options.ablate
+            ).go()
         show_outcome(run)
     except KeyboardInterrupt:
         again = f"autotts search --resume --out {shlex.quote(str(run.path))}"
         print(f"autotts: interrupted; go on with: {again}", file=sys.stderr)
         return 130
     except SearchStopped:
-        print(f"report: {write_report(run.path)}")
+        _draw(run)
         raise
-    print(f"report: {write_report(run.path)}")
+    _draw(run)
     return 0
+
+
+def _draw(run: Run) -> None:
+    from search_agent.report import write_report
+
+    try:
+        print(f"report: {write_report(run.path)}")
+    except Exception as error:
+        # What was found is on disk; a picture of it can be drawn again.
+        again = f"autotts report {shlex.quote(str(run.path))}"
+        print(f"autotts: the report could not be drawn ({error}); try: {again}", file=sys.stderr)
 
 
 def _started(args: argparse.Namespace, rooms: Rooms) -> tuple[None, argparse.Namespace]:
@@ -147,9 +189,9 @@ def _started(args: argparse.Namespace, rooms: Rooms) -> tuple[None, argparse.Nam
         print("no store named: a demo on samples of a tiny model, which prove nothing about real ones")
     args.stores, args.holdout = start.portable_paths(args.stores), start.portable_paths(args.holdout)
     args.out = args.out or start.next_folder()
-    args.proposer = args.proposer or ("compose" if demo else proposers.default(args))
+    args.proposer = args.proposer or ["compose" if demo else proposers.default(args)]
     if not args.rounds and not args.minutes:
-        args.rounds = ROUNDS if args.proposer == "compose" else FEW_ROUNDS
+        args.rounds = ROUNDS if set(args.proposer) <= set(proposers.QUICK) else FEW_ROUNDS
         args.minutes = MINUTES if demo else None
     return None, args
 
@@ -161,9 +203,15 @@ def _resumed(args: argparse.Namespace) -> tuple[Run, argparse.Namespace]:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     options = start.merged(args, vars(parser.parse_args([])), run.config["options"], run.path)
-    if not (args.rounds or args.minutes):
-        options.rounds, options.minutes = run.stop["rounds"], run.stop["minutes"]
-    elif run.read("finalists.json") and (args.minutes or args.rounds > len(run.rounds())):
+    for name in start.STOP:
+        # Rounds and minutes are one bound: who gives either gives both.
+        given = args.rounds or args.minutes if name in ("rounds", "minutes") else getattr(args, name)
+        setattr(options, name, getattr(args, name) if given else run.stop.get(name))
+    if (
+        (args.rounds or args.minutes)
+        and run.read("finalists.json")
+        and (args.minutes or args.rounds > len(run.rounds()))
+    ):
         raise UserError(
             f"{run.path} has chosen its winner and looked at the hold-out; what came after that could not "
             "be judged by it: start another run with another --out"

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from search_agent.compose.assemble import assemble, constants, title
 from search_agent.compose.grammar import FIRST, SLOTS, Constant, Recipe
-from search_agent.proposal import Proposal, ProposerError
+from search_agent.pareto import area, parents
+from search_agent.proposal import NothingToPropose, Proposal
 
 if TYPE_CHECKING:
+    import random
+
     import optuna
 
     from search_agent.workbench import Workbench
 
 ATTEMPTS = 50
-# Most rounds vary one of the best so far and keep most of what it is made of; the others are free.
-VARIED, PARENTS, KEPT = 0.75, 8, 0.7
+# Most rounds vary a parent, or cross two, and keep most of what they are made of; the others are free.
+FREE, CROSSED, KEPT = 0.2, 0.3, 0.7
+# The optimiser takes as long as it has trials to think about; these are the best ones and the latest.
+REMEMBERED = 200
 # Whole solutions are read burst by burst; there is nothing to prune or to look at on the way.
 IMPLIED = {"finish": {"widening": "bursts", "pruning": "keep", "voting": "plain"}}
 
@@ -33,27 +38,44 @@ class ComposeProposer:
     def propose(self, bench: Workbench) -> Proposal:
         """The next program: those of `FIRST` one after the other, then what the optimiser asks for.
 
+        Where the search does without feedback it is a random one.
+
         Raises:
-            ProposerError: the optimiser came up with nothing that has not been tried.
+            NothingToPropose: the optimiser came up with nothing that has not been tried.
         """
-        history = bench.history()
-        recipes = {record["round"]: record["memo"]["recipe"] for record in history if record["memo"]}
+        import optuna
+
+        seed = bench.rng.randrange(2**32)
+        if "feedback" in bench.ablated:
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            blind = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+            return _proposal(self._fit(draw(blind.ask()), bench), [], {})
+        ours = [record for record in bench.history() if "recipe" in record["memo"]]
+        recipes = {record["round"]: record["memo"]["recipe"] for record in ours}
         tried = {assemble(recipe) for recipe in recipes.values()}
-        for recipe in FIRST:
-            if assemble(recipe) not in tried:
-                return _proposal(recipe, _nearest(recipe, history), recipes)
-        study = _study(history, bench.rng.randrange(2**32))
-        best = sorted(_evaluated(history), key=_area)[-PARENTS:]
+        for first in FIRST:
+            if assemble(recipe := self._fit(first, bench)) not in tried:
+                return _proposal(recipe, [], recipes)
+        study = _study(ours, seed)
         for _ in range(ATTEMPTS):
-            parent = bench.rng.choice(best)["round"] if best and bench.rng.random() < VARIED else None
-            if parent:
+            chance = bench.rng.random()
+            origin = [] if chance < FREE else parents(ours, bench.rng)[: 2 if chance < FREE + CROSSED else 1]
+            if origin:
                 # The optimiser sees what is kept as given, and fills in the rest.
-                kept = choices(recipes[parent]).items()
-                study.enqueue_trial({name: value for name, value in kept if bench.rng.random() < KEPT})
-            recipe = draw(study.ask())
+                study.enqueue_trial(_kept([choices(recipes[number]) for number in origin], bench.rng))
+            recipe = self._fit(draw(study.ask()), bench)
             if assemble(recipe) not in tried:
-                return _proposal(recipe, parent or _nearest(recipe, history), recipes)
-        raise ProposerError(f"the optimiser repeated itself {ATTEMPTS} times; a new --seed may help")
+                return _proposal(recipe, origin, recipes)
+        raise NothingToPropose
+
+    def _fit(self, recipe: Recipe, bench: Workbench) -> Recipe:
+        """The recipe itself, or with one end for both where beta is ablated."""
+        if "beta" not in bench.ablated:
+            return recipe
+        return {
+            name: value[-1:] * len(value) if isinstance(value, list) else value
+            for name, value in recipe.items()
+        }
 
     def vouches(self, source: str, memo: Mapping[str, Any]) -> bool:
         """Whether the recipe in the memo leads to this very program."""
@@ -94,6 +116,17 @@ def _ends(constant: Constant) -> list[str]:
     return [f"{constant.name} at 0", f"{constant.name} at 1"] if constant.ramp else [constant.name]
 
 
+def _kept(origin: Sequence[Mapping[str, Any]], rng: random.Random) -> dict[str, Any]:
+    """Choices to start from: most of one parent's, or each slot from either of two, with its constants."""
+    if len(origin) == 1:
+        return {name: value for name, value in origin[0].items() if rng.random() < KEPT}
+    crossed = {slot: rng.choice(origin).get(slot) for slot in SLOTS}
+    kept = {slot: mechanism for slot, mechanism in crossed.items() if mechanism}
+    for constants_of in rng.sample(list(origin), 2):
+        kept = {name: value for name, value in constants_of.items() if name not in SLOTS} | kept
+    return kept
+
+
 def _study(history: Sequence[Mapping[str, Any]], seed: int) -> optuna.Study:
     """The optimiser as the archive left it: built anew each round, so that a resumed run goes on the same.
 
@@ -104,42 +137,28 @@ def _study(history: Sequence[Mapping[str, Any]], seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(FIRST))
     study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
-    for record in history:
-        if record["memo"]:
+    best = {record["round"] for record in sorted(history, key=area)[-REMEMBERED // 2 :]}
+    for k, record in enumerate(history):
+        if record["round"] in best or k >= len(history) - REMEMBERED // 2:
             params = choices(record["memo"]["recipe"])
             made = optuna.trial.FixedTrial(params)
             draw(made)
             reached = record["feedback"]["points"][-1]["accuracy"] if record["feedback"] else 0.0
             study.add_trial(
                 optuna.trial.create_trial(
-                    params=params, distributions=made.distributions, values=[_area(record), reached]
+                    params=params, distributions=made.distributions, values=[area(record), reached]
                 )
             )
     return study
 
 
-def _area(record: Mapping[str, Any]) -> float:
-    return record["feedback"]["hypervolume"] if record["feedback"] else 0.0
-
-
-def _evaluated(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [record for record in history if record["feedback"] and record["memo"]]
-
-
-def _nearest(recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> int | None:
-    """The evaluated round that shares the most mechanisms; among equals the one with the largest area."""
-
-    def rank(record: Mapping[str, Any]) -> tuple[int, float]:
-        other = record["memo"]["recipe"]
-        return sum(recipe[slot] == other[slot] for slot in SLOTS), _area(record)
-
-    return max(_evaluated(history), key=rank, default={"round": None})["round"]
-
-
-def _proposal(recipe: Recipe, parent: int | None, recipes: Mapping[int, Recipe]) -> Proposal:
+def _proposal(recipe: Recipe, origin: Sequence[int], recipes: Mapping[int, Recipe]) -> Proposal:
     summary = f"{title(recipe)}."
-    if parent:
+    parent, partner = [*origin, None, None][:2]
+    if parent is not None:
         old = recipes[parent]
         swapped = [f"{slot} {old[slot]} -> {recipe[slot]}" for slot in SLOTS if recipe[slot] != old[slot]]
         summary += f" Changes {', '.join(swapped)}." if swapped else " Other constants."
-    return Proposal(assemble(recipe), summary, parent, memo={"recipe": recipe})
+    if partner is not None:
+        summary += f" Crossed with round {partner}."
+    return Proposal(assemble(recipe), summary, parent, memo={"recipe": recipe}, partner=partner)

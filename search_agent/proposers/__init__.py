@@ -1,16 +1,23 @@
-"""Whoever writes the controllers: `openai`, `command` and `compose`, one interface."""
+"""Whoever writes the controllers: `openai`, `command`, `compose` and `tune`, one interface."""
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from env.errors import UserError
-from search_agent.proposal import Proposer
+from search_agent.desk import Lane
+from search_agent.pareto import ROLES
+from search_agent.proposal import Proposer, Usage
 
-NAMES = ("openai", "command", "compose")
+NAMES = ("openai", "command", "compose", "tune")
+# These answer at once, and by the archive alone.
+QUICK = ("compose", "tune")
 NO_KEY = "none"  # local servers ask for no key, the openai package insists on one
 
 
@@ -49,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     openai.add_argument(
         "--max-cost", type=float, metavar="USD", help="money the whole run may cost (default: no bound)"
+    )
+    openai.add_argument(
+        "--max-total-tokens",
+        type=int,
+        metavar="N",
+        help="prompt and completion tokens the whole run may take (default: no bound)",
     )
     openai.add_argument(
         "--prices",
@@ -104,6 +117,59 @@ def default(args: argparse.Namespace) -> str:
     return "openai" if known else "compose"
 
 
+class _Settings(argparse.ArgumentParser):
+    """Reads the settings of one proposer: its options, and its role."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+        self._text = text
+        self.add_argument("--role", choices=ROLES, default=ROLES[0])
+        add_arguments(self)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(
+            f"--proposer {self._text}: {message.replace('--', '')}; expected NAME:OPTION=VALUE,..., NAME being "
+            f"of {', '.join(NAMES)}, options as in `autotts search --help`, and role={'|'.join(ROLES)}"
+        )
+
+
+def lanes(args: argparse.Namespace, hidden: Sequence[Path] = ()) -> list[Lane]:
+    """Build every proposer of a run, `args.proposer` being texts such as "openai:model=gpt-5,role=refine".
+
+    What such a text does not set is as `args` has it. Values with commas in them are quoted.
+
+    Raises:
+        UserError: an option is missing or wrong.
+    """
+    built: list[Lane] = []
+    for text in args.proposer:
+        name, _, settings = text.partition(":")
+        parser = _Settings(text)
+        if name not in NAMES:
+            parser.error(f"no proposer {name!r}")
+        words = shlex.shlex(settings, posix=True, punctuation_chars="")
+        words.whitespace, words.whitespace_split, words.commenters = ",", True, ""
+        try:
+            given = [f"--{word}" for word in words]
+        except ValueError as error:
+            parser.error(str(error))
+        options = parser.parse_args(given, copy.deepcopy(args))
+        proposer = make(name, options, hidden)
+        model = proposer.settings.get("model")
+        label = f"{proposer.name} {model}" if model and len(args.proposer) > 1 else proposer.name
+        twins = sum(lane.label.partition(" #")[0] == label for lane in built)
+        built.append(
+            Lane(
+                proposer,
+                label=f"{label} #{twins + 1}" if twins else label,
+                role=options.role,
+                quick=name in QUICK,
+                estimate=getattr(proposer, "estimate", Usage()),
+            )
+        )
+    return built
+
+
 def make(name: str, args: argparse.Namespace, hidden: Sequence[Path] = ()) -> Proposer:
     """Build a proposer from the options of `add_arguments`.
 
@@ -123,6 +189,10 @@ def make(name: str, args: argparse.Namespace, hidden: Sequence[Path] = ()) -> Pr
         from search_agent.compose.proposer import ComposeProposer
 
         return ComposeProposer()
+    if name == "tune":
+        from search_agent.tuner import TuneProposer
+
+        return TuneProposer()
     raise UserError(f"no proposer {name!r}: there are {', '.join(NAMES)}")
 
 
@@ -146,7 +216,14 @@ def _openai(args: argparse.Namespace) -> Proposer:
     key = os.environ.get(args.api_key_env)
     if not key and not base_url:
         raise UserError(f"--proposer openai needs a key: set {args.api_key_env}, or see --api-key-env")
-    for option in ("max_turns", "max_tokens", "max_reply_tokens", "max_cost", "request_timeout"):
+    for option in (
+        "max_turns",
+        "max_tokens",
+        "max_reply_tokens",
+        "max_cost",
+        "max_total_tokens",
+        "request_timeout",
+    ):
         value = getattr(args, option)
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{option.replace('_', '-')} {value}: expected a number above 0")
@@ -156,7 +233,9 @@ def _openai(args: argparse.Namespace) -> Proposer:
             f"--max-cost needs the price of {model}, which is not in our table: give it with --prices FILE "
             f'({{"{model}": {{"input": 1.25, "output": 10}}}}, USD per million tokens)'
         )
-    limits = Limits(args.max_turns, args.max_tokens, args.max_reply_tokens, args.max_cost)
+    limits = Limits(
+        args.max_turns, args.max_tokens, args.max_reply_tokens, args.max_cost, args.max_total_tokens
+    )
     return OpenAIProposer(
         model,
         key or NO_KEY,

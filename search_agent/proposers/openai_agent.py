@@ -10,9 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_agent.proposal import Proposal, ProposerError
+from search_agent.proposal import Proposal, ProposerError, Usage
 from search_agent.proposers.briefing import TASK, packet, standings
-from search_agent.proposers.endpoint import Endpoint, NoTools, PromptTooLong, Reply, public_url
+from search_agent.proposers.endpoint import (
+    CHARACTERS_A_TOKEN,
+    Endpoint,
+    NoTools,
+    PromptTooLong,
+    Reply,
+    public_url,
+)
 from search_agent.proposers.meter import Limits, Meter
 from search_agent.proposers.prices import Price
 from search_agent.proposers.text import program_in, summary_in
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 STRIKES = 3  # replies in a row without a program or a tool call
 PACKET = 48_000  # characters of the opening; halved until the model's context takes it
 LEAST_PACKET = 1_500
+REPLY = 2_000  # tokens of a usual reply
 DROPPED = "[dropped to save room; call the tool again if you need it]"
 WITH_TOOLS = """\
 Use the tools to read programs, results and traces and to try drafts. You have {turns} replies;
@@ -74,6 +82,16 @@ class OpenAIProposer:
     def __repr__(self) -> str:
         return f"OpenAIProposer({self._model!r})"
 
+    @property
+    def estimate(self) -> Usage:
+        """What a proposal may be expected to use, before there is any experience: half of what it may."""
+        limits = self._limits
+        prompt = limits.tokens // 2 if self._tools else PACKET // CHARACTERS_A_TOKEN
+        calls = max(1, limits.turns // 2) if self._tools else 1
+        completion = min(limits.reply_tokens // 2, REPLY) * calls
+        cost = self._price and self._price.cost(prompt, completion)
+        return Usage(calls, prompt, completion, 0, cost)
+
     def vouches(self, source: str, memo: Mapping[str, Any]) -> bool:
         """Never: somebody else wrote it."""
         return False
@@ -84,7 +102,7 @@ class OpenAIProposer:
         Raises:
             ProposerError: the model gave none within the limits, refused, or its server failed.
         """
-        meter = Meter(self._limits, self._price, bench.spent(), bench.record_call)
+        meter = Meter(self._limits, self._price, bench.spent, bench.record_call)
         with Endpoint(self._model, self._key, self._base_url, self._timeout, meter) as endpoint:
             return Conversation(bench, endpoint, meter, SPECS if self._tools else []).run()
 
@@ -117,7 +135,8 @@ class Conversation:
             if self._toolbox.draft is not None:
                 summary = f"The last draft that ran; the conversation broke off: {error}"
                 return Proposal(self._toolbox.draft, summary, None, self._meter.usage)
-            raise ProposerError(str(error), self._meter.usage, fatal=error.fatal) from None
+            error.usage = self._meter.usage
+            raise
 
     def _opening(self) -> dict[str, Any]:
         if self._tools:
