@@ -131,6 +131,16 @@ class LocalEngine:
             ) from error
         return samples
 
+    @property
+    def vllm(self) -> Any:
+        """The engine itself, for those who take its steps themselves."""
+        return self._engine
+
+    @property
+    def config(self) -> Any:
+        """What vLLM made of our arguments."""
+        return self._engine.vllm_config
+
     def give_up(self) -> None:
         """Forget all requests that are queued or under way."""
         self._engine.abort_request(list(self._engine.output_processor.request_states))
@@ -183,11 +193,13 @@ def _ticket(output: Any) -> int:
 
 def _sample(output: Any) -> Sample:
     (completion,) = output.outputs
-    logprobs, confidence = _values(completion.logprobs)
+    logprobs, confidence = values_of(completion.logprobs)
     prompt, prompt_confidence = None, None
     if output.prompt_logprobs is not None:
         # Nothing comes before the first token, so vLLM has no values for it.
-        prompt, prompt_confidence = (_after_first(each) for each in _values(output.prompt_logprobs, first=1))
+        prompt, prompt_confidence = (
+            _after_first(each) for each in values_of(output.prompt_logprobs, first=1)
+        )
     return Sample(
         list(completion.token_ids),
         logprobs,
@@ -199,7 +211,7 @@ def _sample(output: Any) -> Sample:
     )
 
 
-def _values(flat: Any, first: int = 0) -> tuple[Floats, Floats | None]:
+def values_of(flat: Any, first: int = 0) -> tuple[Floats, Floats | None]:
     """Log probability and confidence of each token from the `first` on."""
     starts = np.array(flat.start_indices[first:], np.intp)
     width = flat.end_indices[first] - flat.start_indices[first] if len(starts) else 1

@@ -36,7 +36,7 @@ class ServerStreams:
         self._name = served.name
         self._client = httpx.AsyncClient(
             base_url=served.url,
-            headers={"Authorization": f"Bearer {key()}"},
+            headers={"Authorization": f"Bearer {key()}", "Content-Type": "application/json"},
             timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS), pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=in_flight),
         )
