@@ -40,6 +40,13 @@ class Ratio(NamedTuple):
         ends = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
         return cls(value, (math.exp(ends[0]), math.exp(ends[1])))
 
+    def __str__(self) -> str:
+        """0.52 [0.41, never]; no interval around what is never reached anyhow."""
+        value, *ends = (
+            "never" if math.isinf(x) else f"{x:.2f}" for x in (self.value, *(self.interval or ()))
+        )
+        return f"{value} [{', '.join(ends)}]" if ends and set(ends) != {"never"} else value
+
 
 class Matched(NamedTuple):
     """A controller against self-consistency at so many branches.

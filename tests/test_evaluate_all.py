@@ -69,6 +69,7 @@ def test_a_second_run_plays_nothing_and_says_the_same(done, store, folder, monke
     assert json.loads((folder / "again.json").read_text()) == done
     told = capsys.readouterr().out
     assert "hypervolume" in told and "tokens of 64" in told and "accuracy of 16" in told and "seq." in told
+    assert "self_consistency asks for more branches than there are" in told
     assert "best_of_n cannot be played" in told and "not replayable at beta" in told
     assert f"picture: {folder / 'out' / 'frontiers.html'}" in told
     text = (folder / "out" / "frontiers.html").read_text()

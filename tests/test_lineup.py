@@ -10,7 +10,7 @@ from pictures import drawings
 
 from env.drawing.lineup import page
 from env.frontier import Reference
-from env.lineup import BASELINE, by_difficulty, lineup
+from env.lineup import BASELINE, Ratio, by_difficulty, lineup
 
 EASY, HARD = [f"easy {k}" for k in range(5)], [f"hard {k}" for k in range(4)]
 # A branch costs 100 tokens, so self-consistency at 4, 16 and 64 costs 400, 1600 and 6400.
@@ -86,6 +86,8 @@ def test_intervals_say_when_an_accuracy_may_never_be_reached(frame):
     frugal = next(entry for entry in lineup(frame, REFERENCES) if entry.controller == "frugal")
     low, high = frugal.matches[0].tokens.interval
     assert math.isinf(frugal.matches[0].tokens.value) and low < 4 and math.isinf(high)
+    assert str(frugal.matches[0].tokens) == f"never [{low:.2f}, never]"
+    assert str(Ratio(math.inf, (math.inf, math.inf))) == "never" and str(Ratio(0.5, None)) == "0.50"
     lead = frugal.matches[0].lead
     assert lead.interval[0] < lead.value < lead.interval[1]
 

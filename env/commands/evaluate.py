@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from env.program import Program
     from env.store import Store
 
-SEEDS, SEEDS_OF_ALL = 100, 20
+SEEDS, SEEDS_OF_ALL = 100, 50
 # Where --all keeps what it has played, if it is not told.
 LINEUP = Path("runs/all")
 

@@ -1,13 +1,14 @@
 """What `autotts evaluate --all` says and draws of all controllers together."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from env import files
 
 if TYPE_CHECKING:
     from env.evaluate import Episodes
+    from env.lineup import Entry
     from env.program import Program
     from env.store import Store
 
@@ -38,7 +39,8 @@ def side_by_side(
     levels = by_difficulty(episodes.frame, references)
     verifiers = {program.name for program in programs if "prm" in needs(program.source)}
     show_lineup(entries, verifiers)
-    for sentence in left_out:
+    notes = [*_too_few(entries), *left_out]
+    for sentence in notes:
         print(sentence)
     played = resolution(episodes.frame)
     facts = [
@@ -50,7 +52,7 @@ def side_by_side(
     datasets = list(dict.fromkeys(store.dataset for store in stores))
     picture = args.out / PICTURE
     files.write(
-        picture, page(entries, levels, verifiers, datasets=datasets, facts=facts, notes=left_out).encode()
+        picture, page(entries, levels, verifiers, datasets=datasets, facts=facts, notes=notes).encode()
     )
     print(f"picture: {picture}")
     return {
@@ -58,3 +60,15 @@ def side_by_side(
         "difficulty": [level.as_json() for level in levels],
         "left_out": list(left_out),
     }
+
+
+def _too_few(entries: "Sequence[Entry]") -> Iterator[str]:
+    """What to know of a store that has not the branches which self-consistency asks for."""
+    from env.lineup import BASELINE
+
+    for entry in entries:
+        if entry.controller == BASELINE and not all(place.replayable for place in entry.points):
+            yield (
+                "self_consistency asks for more branches than there are: where it is to have more, it is "
+                "taken with those that it got"
+            )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from env.evaluate import Episodes
-    from env.lineup import Entry, Matched, Ratio
+    from env.lineup import Entry, Matched
     from env.statistics import Estimate
     from env.store import Store
 
@@ -129,16 +129,8 @@ def _at_cost(match: "Matched") -> str:
 
 
 def _at_accuracy(match: "Matched") -> str:
-    if math.isinf(match.tokens.value):
-        return "never"
-    return f"{match.tokens.value:.2f}{_ratios(match.tokens)}, {match.latency.value:.2f} seq."
-
-
-def _ratios(ratio: "Ratio") -> str:
-    if ratio.interval is None:
-        return ""
-    low, high = ("never" if math.isinf(end) else f"{end:.2f}" for end in ratio.interval)
-    return f" [{low}, {high}]"
+    latency = "" if math.isinf(match.latency.value) else f", {match.latency.value:.2f} seq."
+    return f"{match.tokens}{latency}"
 
 
 def _lacking(entry: "Entry") -> str:

@@ -3,7 +3,6 @@
 One file that needs nothing else, not even a network.
 """
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -248,11 +247,8 @@ def _at_cost(match: Matched) -> tuple[str, str]:
 
 
 def _times(ratio: Ratio) -> str:
-    def told(value: float) -> str:
-        return "never" if math.isinf(value) else f"{value:.2f}"
-
-    interval = ratio.interval and f"[{told(ratio.interval[0])}, {told(ratio.interval[1])}]"
-    return told(ratio.value) + (faint(interval) if interval and not math.isinf(ratio.value) else "")
+    value, _, interval = str(ratio).partition(" ")
+    return value + faint(interval)
 
 
 def _figures(name: str, place: Place) -> tuple[str, ...]:
