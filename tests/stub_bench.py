@@ -3,8 +3,12 @@
 import argparse
 import random
 
+import polars as pl
+from synthetic import episodes
+
 from search_agent import proposers
 from search_agent.controller_api import CONTROLLER_API
+from search_agent.feedback.hindsight import WASTES
 from search_agent.proposal import Usage
 
 PROGRAM = '''"""One branch."""
@@ -23,31 +27,58 @@ POINTS = [
     {"beta": beta, "accuracy": 0.5 + beta / 4, "tokens": 1000.0 * (1 + beta), "sequential_tokens": 900.0}
     for beta in (0.0, 0.5, 1.0)
 ]
+PROBLEMS = ("p01", "p02")
+SEED = 1_000_000
+HYPOTHESIS = "tokens down 20% at beta 0.5 because votes settle early"
+VERDICT = {
+    "outcome": "did not hold",
+    "against": "self_consistency",
+    "claims": [
+        {
+            "claim": "tokens down 20% at beta 0.5",
+            "outcome": "did not hold",
+            "before": 2700.0,
+            "after": 1100.0,
+            "change": -0.1,
+            "interval": [-0.15, -0.05],
+            "units": 8,
+            "of": "problems",
+        }
+    ],
+}
 FEEDBACK = {"hypervolume": 0.25, "points": POINTS, "errors": 2, "error": "ZeroDivisionError"}
 
 
 class StubBench:
-    """Two rounds back: the first was evaluated, the second failed."""
+    """Two rounds back: the first was evaluated, the second failed. Without a past it tells of neither."""
 
     round = 3
     api = CONTROLLER_API
     betas = (0.0, 0.5, 1.0)
+    ablated = frozenset()
+    parents = (1,)
 
-    def __init__(self, spent=None):
+    def __init__(self, spent=None, past=True):
         self.rng = random.Random(0)
         self.stores = {"s1": "Qwen3-0.6B"}
-        self.problems = ["p01", "p02"]
+        self.problems = list(PROBLEMS)
         self.examples = {"self_consistency": PROGRAM.replace("One branch", "Self-consistency")}
         self.calls = []
         self.drafts = []
         self._spent = spent or Usage()
+        self._past = past
 
     def history(self):
+        if not self._past:
+            return []
         one = {
             "round": 1,
             "parent": None,
+            "seen": 0,
             "name": "r1",
             "status": "evaluated",
+            "hypothesis": {"text": HYPOTHESIS, "claims": [{}], "why": "votes settle early"},
+            "verdict": VERDICT,
             "summary": "First.",
             "error": "",
         }
@@ -85,6 +116,38 @@ class StubBench:
             for beta in self.betas
         ]
 
+    def episodes(self, entry):
+        if entry != "self_consistency":
+            self.read_controller(entry)
+        frames = [
+            episodes(
+                [[entry == 1, True], [False, beta > 0]],
+                1000 + 100 * len(str(entry)),
+                problems=PROBLEMS,
+                beta=beta,
+            )
+            for beta in self.betas
+        ]
+        return pl.concat(frames).with_columns(store=pl.lit("s1"), seed=pl.col("seed") + SEED)
+
+    def hindsight(self, round):
+        frame = self.episodes(round).select(
+            "store", "problem", "beta", "seed", "correct", "tokens", "sequential"
+        )
+        spent = dict.fromkeys(WASTES, pl.lit(0)) | {
+            "settled": pl.col("tokens") - 400,
+            "cheapest": pl.lit(400),
+        }
+        return frame.with_columns(
+            possible=pl.lit(True),
+            loss=pl.when("correct").then(pl.lit("")).otherwise(pl.lit("outvoted")),
+            late=pl.lit(100),
+            rounds=pl.lit(3),
+            first_led=pl.lit(1),
+            settled_in=pl.lit(2),
+            **spent,
+        )
+
     def traces(self, round, *, store, problem, beta, seed=None):
         self.read_controller(round)
         if (store, problem) not in {("s1", "p01"), ("s1", "p02")}:
@@ -105,7 +168,9 @@ class StubBench:
         self.calls.append({"round": self.round, **call})
 
     def spent(self):
-        return self._spent
+        names = ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
+        calls = [Usage(1, *(call.get(name, 0) for name in names)) for call in self.calls]
+        return sum(calls, self._spent)
 
 
 def arguments(*words):

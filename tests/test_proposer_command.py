@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stub_bench import PROGRAM, StubBench, arguments
+from stub_bench import HYPOTHESIS, PROGRAM, StubBench, arguments
 
 from env.errors import UserError
 from search_agent import proposers
@@ -41,7 +41,7 @@ def anywhere(request, monkeypatch):
 
 def propose(script, bench=None, **options):
     proposer = CommandProposer(f"sh -c {sh_quote(script)}", **options)
-    return proposer.propose(bench or StubBench())
+    return proposer.propose(bench or StubBench(past=False))
 
 
 def sh_quote(text):
@@ -54,10 +54,12 @@ def test_a_command_finds_its_folder_and_leaves_a_program(anywhere):
         "set -e; ls; ls examples history/0001 history/0002; grep -q 'controller API' API.md; "
         "grep -q 'shipped self_consistency' PROMPT.md; "
         + WRITE
-        + "python3 check.py controller.py; printf 'Opens fewer.\\nParent: 1\\n' > summary.txt; env"
+        + "grep -q 'Verdict: did not hold' FEEDBACK.md; python3 check.py controller.py; env; "
+        + f"printf 'Opens fewer.\\nParent: 1\\nHypothesis: {HYPOTHESIS.replace('%', '%%')}\\n' > summary.txt"
     )
     proposal = propose(script, bench)
     assert (proposal.source, proposal.summary, proposal.parent) == (PROGRAM, "Opens fewer.", 1)
+    assert str(proposal.hypothesis) == HYPOTHESIS
     (call,) = bench.calls
     assert call["outcome"] == "exit status 0" and call["round"] == 3 and call["cost_usd"] is None
     assert "a valid controller" in call["output"]
@@ -81,12 +83,14 @@ def test_only_chosen_variables_reach_the_command(anywhere, monkeypatch):
     bench = StubBench()
     script = (
         WRITE
-        + "env; cat /proc/*/environ; tr '\\0' '\\n' < /proc/self/environ; echo $AGENT_TOKEN >> controller.py"
+        + "env; cat /proc/*/environ; tr '\\0' '\\n' < /proc/self/environ; "
+        + "echo $AGENT_TOKEN >> controller.py; echo Hypothesis: $AGENT_TOKEN > summary.txt"
     )
     if anywhere == "bare":
         script = script.replace("cat /proc/*/environ; ", "")
     proposal = propose(script, bench, pass_env=["AGENT_TOKEN"])
     everything = repr([proposal, bench.calls])
+    assert str(proposal.hypothesis) == "[AGENT_TOKEN]"
     assert "sk-not-for-you-123" not in everything and "OPENAI_API_KEY" not in everything
     assert "AGENT_TOKEN=[AGENT_TOKEN]" in everything
     assert "token-for-agent-456" not in everything
@@ -208,6 +212,7 @@ def test_the_folder(tmp_path):
     assert names == {
         "PROMPT.md",
         "API.md",
+        "FEEDBACK.md",
         "check.py",
         "examples/self_consistency.py",
         "history/0001/controller.py",

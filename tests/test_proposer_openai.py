@@ -3,8 +3,9 @@ import logging
 
 import pytest
 from scripted_server import ScriptedServer, completion, failure, half, hang, reply, reset
-from stub_bench import PROGRAM, StubBench
+from stub_bench import HYPOTHESIS, PROGRAM, StubBench
 
+from search_agent.feedback.packet import packet
 from search_agent.proposal import ProposerError, Usage
 from search_agent.proposers.meter import Limits, Meter
 from search_agent.proposers.openai_agent import OpenAIProposer
@@ -13,18 +14,21 @@ from search_agent.proposers.tools import SPECS
 
 KEY = "sk-secret-0123456789"
 PRICE = Price(1.0, 0.1, 10.0)
-SUBMIT = completion(calls=[("submit", {"source": PROGRAM, "summary": "Better.", "parent": 1})])
-PROSE = completion(f"Stops early.\n\nParent: 1\n\n```python\n{PROGRAM}```\nDone.")
+HANDED_IN = {"source": PROGRAM, "summary": "Better.", "parent": 1}
+SUBMIT = completion(calls=[("submit", {**HANDED_IN, "hypothesis": HYPOTHESIS})])
+PROSE = completion(
+    f"Stops early.\n\nParent: 1\n\n**Hypothesis:** {HYPOTHESIS}\n\n```python\n{PROGRAM}```\nDone."
+)
 
 
 def propose(server, bench=None, **options):
-    bench = bench or StubBench()
+    bench = bench or StubBench(past=False)
     proposer = OpenAIProposer("m", KEY, server.url, **{"timeout": 5.0, "price": PRICE, **options})
     return proposer.propose(bench), bench
 
 
 def failed(*script, **options):
-    bench = StubBench()
+    bench = StubBench(past=False)
     with ScriptedServer(*script) as server, pytest.raises(ProposerError) as caught:
         propose(server, bench, **options)
     assert KEY not in str(caught.value) + json.dumps(bench.calls)
@@ -42,12 +46,13 @@ def test_agent_reads_tries_and_submits():
         completion(calls=[("standings", ""), ("read_controller", {"which": "self_consistency"})]),
         completion(calls=[("read_results", {"round": 1, "beta": 0.5}), ("read_controller", {"which": "1"})]),
         completion(calls=[("read_trace", {"round": "1", "store": "s1", "problem": "p02", "beta": 0.5})]),
-        completion("Let me try.", calls=[("try_draft", {"source": PROGRAM})]),
+        completion("Let me try.", calls=[("try_draft", {"source": PROGRAM}), ("feedback", {"round": 1})]),
         SUBMIT,
     ]
     with ScriptedServer(*script) as server:
-        proposal, bench = propose(server)
+        proposal, bench = propose(server, StubBench())
     assert (proposal.source, proposal.summary, proposal.parent) == (PROGRAM, "Better.", 1)
+    assert str(proposal.hypothesis) == HYPOTHESIS and proposal.hypothesis.claims[0].by == 0.2
     assert proposal.usage == Usage(5, 500, 100, 0, pytest.approx(5 * (100 * 1 + 20 * 10) / 1e6))
     answers = [m["content"] for m in server.requests[-1]["messages"] if m["role"] == "tool"]
     assert "shipped self_consistency: hypervolume 0.5000" in answers[0]
@@ -58,6 +63,7 @@ def test_agent_reads_tries_and_submits():
         "answered 0: right; tokens: decode 500, sequential 500\n1: branch 0: +500 answer 0; note: hello"
     )
     assert "it runs" in answers[5] and bench.drafts == [PROGRAM]
+    assert answers[6].startswith("## Feedback on r1\n") and answers[6] == packet(StubBench())
     assert bench.calls[0] | {"seconds": 0, "at": ""} == {
         "at": "",
         "round": 3,
@@ -78,6 +84,8 @@ def test_agent_reads_tries_and_submits():
         "# The controller API" in prompt
         and "p01, p02" in prompt
         and "round 2 (r2): failed: refused" in prompt
+        and answers[6] in prompt
+        and "suggests to build on round 1." in prompt
     )
 
 
@@ -181,10 +189,10 @@ def test_truncated_and_malformed_tool_arguments_are_answered():
         completion(calls=[("read_results", {"round": 2}), ("read_controller", {"which": "nobody"})]),
         completion(calls=[("read_results", {"round": 1, "store": "s9"}), ("try_draft", {"source": "x = 1"})]),
         completion(calls=[("submit", {"source": "import os\n" + PROGRAM, "summary": "s"})]),
-        completion(calls=[("submit", {"source": PROGRAM, "summary": "s", "parent": 77})]),
+        completion(calls=[("submit", {**HANDED_IN, "hypothesis": HYPOTHESIS, "parent": 77})]),
     ]
     with ScriptedServer(*script) as server:
-        proposal, _ = propose(server)
+        proposal, _ = propose(server, StubBench())
     assert proposal.parent is None
     messages = server.requests[-1]["messages"]
     answers = [m["content"] for m in messages if m["role"] == "tool"]
@@ -202,6 +210,27 @@ def test_truncated_and_malformed_tool_arguments_are_answered():
     assert answers[11].startswith("error: not accepted")
     sent_back = [call["function"]["arguments"] for m in messages for call in m.get("tool_calls", [])]
     assert all(json.loads(arguments) is not None for arguments in sent_back)
+
+
+@pytest.mark.parametrize("stated", [None, "it will be better", "tokens down 20% at beta 0.3"])
+def test_a_program_without_a_hypothesis_is_sent_back_once(stated):
+    without = completion(calls=[("submit", HANDED_IN | ({"hypothesis": stated} if stated else {}))])
+    with ScriptedServer(without, SUBMIT) as server:
+        proposal, _ = propose(server)
+    assert str(proposal.hypothesis) == HYPOTHESIS
+    answer = server.requests[1]["messages"][-1]["content"]
+    assert answer.startswith("error: submit it again, with a hypothesis: ")
+    assert "no beta 0.3" in answer or "the form is: <accuracy|tokens" in answer
+    with ScriptedServer(without) as server:
+        proposal, bench = propose(server, StubBench())
+    assert len(bench.calls) == 2 and (proposal.source, proposal.parent) == (PROGRAM, 1)
+    assert proposal.hypothesis is None if stated is None else str(proposal.hypothesis) == stated
+    with ScriptedServer(without, failure(400, "no")) as server:
+        proposal, _ = propose(server, StubBench())
+    assert (proposal.source, proposal.parent) == (
+        PROGRAM,
+        1,
+    ) and "Better. The conversation" in proposal.summary
 
 
 def test_refusals_end_the_round():
@@ -238,15 +267,17 @@ def test_cached_tokens_are_billed_as_such():
 )
 def test_a_server_without_tools_gets_one_prompt(attempts, status, said):
     with ScriptedServer(*[failure(status, said)] * attempts, PROSE) as server:
-        proposal, bench = propose(server)
+        proposal, bench = propose(server, StubBench())
     assert (proposal.source, proposal.summary, proposal.parent) == (PROGRAM, "Stops early. Done.", 1)
+    assert str(proposal.hypothesis) == HYPOTHESIS
     request = server.requests[-1]
     assert "tools" not in request and len(request["messages"]) == 1
     prompt = request["messages"][0]["content"]
     for part in (
         "Program of round 1",
         "Shipped controller self_consistency",
-        "Trace of round 1, store=s1 problem=p02",
+        "Verdict: did not hold, against self_consistency",
+        "## Episode: lost, outvoted (store=s1 problem=p02 beta=0.5",
     ):
         assert part in prompt
     assert bench.calls[-1]["outcome"] == "ok"
@@ -341,7 +372,7 @@ def test_money_is_bounded_over_the_run():
 
 
 def test_the_reply_limit_keeps_a_call_within_the_budget():
-    meter = Meter(Limits(cost_usd=0.05), PRICE, Usage(), lambda call: None)
+    meter = Meter(Limits(cost_usd=0.05), PRICE, Usage, lambda call: None)
     room = meter.room(1_000)
     assert PRICE.cost(1_000, room) <= 0.05 < PRICE.cost(1_000, room + 1)
 

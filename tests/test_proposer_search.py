@@ -45,10 +45,20 @@ def test_a_model_searches_and_its_key_is_nowhere_in_the_run(store, tmp_path, mon
     look = [("standings", {}), ("read_trace", {"round": 1, "store": "s1", "problem": "p01", "beta": 0.5})]
     script = [
         completion(calls=[("try_draft", {"source": PROGRAM})]),
-        completion(calls=[("submit", {"source": PROGRAM, "summary": f"Opens several. {KEY}"})]),
+        completion(
+            calls=[
+                (
+                    "submit",
+                    {"source": PROGRAM, "summary": f"Opens several. {KEY}", "hypothesis": "tokens up 900%"},
+                )
+            ]
+        ),
         completion(calls=look),
         completion(None, message={"refusal": f"not with {KEY}"}),
-        completion("```python\n" + PROGRAM.replace("7 * beta", "9 * beta") + "```\nParent: 1"),
+        completion(
+            "```python\n" + PROGRAM.replace("7 * beta", "9 * beta") + "```\nParent: 1\n"
+            "Hypothesis: tokens up 5% at beta 0.75; hypervolume holds within 0.5 because it opens more"
+        ),
         failure(500, f"trouble with {KEY}"),
     ]
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
@@ -62,6 +72,17 @@ def test_a_model_searches_and_its_key_is_nowhere_in_the_run(store, tmp_path, mon
         ("failed", None),
     ]
     assert [call["round"] for call in calls] == [1, 1, 2, 2, 3, 4]
+    verdicts = [rounds[0]["verdict"], rounds[2]["verdict"]]
+    assert verdicts[0]["against"] in {path.name for path in (tmp_path / "run" / "baselines").iterdir()}
+    assert verdicts[1]["against"] == "round 1"
+    assert [claim["claim"] for claim in verdicts[1]["claims"]] == [
+        "tokens up 5% at beta 0.75",
+        "hypervolume holds within 0.5",
+    ]
+    assert verdicts[1]["claims"][0]["change"] == pytest.approx(1 / 3, abs=0.05)
+    # Three feedback problems are too few to tell, and the model is told so.
+    assert {verdict["outcome"] for verdict in verdicts} == {"cannot tell"}
+    assert "Verdict: cannot tell, against round 1" in server.requests[-1]["messages"][0]["content"]
     assert rounds[0]["usage"]["calls"] == 2 and "refused" in rounds[1]["error"]
     assert [
         file for file in (tmp_path / "run").rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()

@@ -2,14 +2,13 @@ import json
 
 import pytest
 from scripted_server import ScriptedServer, completion
-from stub_bench import PROGRAM, StubBench, arguments
+from stub_bench import HYPOTHESIS, PROGRAM, StubBench, arguments
 
 from env.errors import UserError
 from search_agent import proposers
 from search_agent.proposers import timeline
-from search_agent.proposers.briefing import trace_text
 from search_agent.proposers.prices import Price, price_of
-from search_agent.proposers.text import clean, cut, hide, program_in, summary_in
+from search_agent.proposers.text import clean, cut, hide, program_in, said_in
 from search_agent.proposers.tools import Toolbox
 
 KEY = "sk-secret-0123456789"
@@ -91,8 +90,11 @@ def test_text_is_bounded_and_printable():
     assert hide("a secret-word, none", {"K": "secret-word", "L": "none"}) == "a [K], none"
     assert program_in("```\nasync def solve(ep): ...") is not None
     assert program_in("```bash\ndef solve\n```") is None
-    assert summary_in("Good.\n**Parent:** round 2\n", [1, 2]) == ("Good.", 2)
-    assert summary_in("Parent: 9", [1]) == ("", None)
+    prose = f"Good.\n**Parent:** round 2\n- Hypothesis: {HYPOTHESIS}`\n```\nParent: 1\n```\nYes."
+    assert said_in(prose, [1, 2]) == ("Good. Yes.", 2, None, HYPOTHESIS)
+    assert said_in("Parents: 3 and round 1\nBoth.", [1, 2, 3]) == ("Both.", 3, 1, "")
+    assert said_in("Parents: 9, 1", [1]) == ("", 1, None, "")
+    assert said_in("Parent: 9", [1]) == ("", None, None, "")
 
 
 def test_tool_answers_are_bounded():
@@ -137,9 +139,9 @@ def test_a_trace_is_told_in_short_lines():
 def test_of_a_long_trace_the_middle_is_left_out():
     rounds = [{"round": i, "actions": [], "notes": [f"n{i}" * 9]} for i in range(1, 501)]
     end = {"answer": 1, "correct": True, "error": "", "spent": {}}
-    told = trace_text([*rounds, end]).splitlines()
+    told = timeline.text([*rounds, end]).splitlines()
     gap = next(k for k, line in enumerate(told) if "left out" in line)
     assert told[0].startswith("answered 1: right") and told[-1].startswith("500: ")
     assert int(told[gap].strip("[]").split()[0]) == 501 - (len(told) - 1)
     assert told[gap - 1].startswith(f"{gap - 1}: ") and 5000 < len("\n".join(told)) <= 6_100
-    assert "left out" not in trace_text([*rounds[:20], end])
+    assert "left out" not in timeline.text([*rounds[:20], end])

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search_agent.proposers import timeline
-from search_agent.proposers.text import clean, cut, table
+from search_agent.feedback import packet as feedback
+from search_agent.feedback.hypothesis import FORM, read_leniently
+from search_agent.proposal import Proposal, Usage
+from search_agent.proposers.text import Said, clean, cut, fit, table, within
 
 if TYPE_CHECKING:
     from search_agent.workbench import Workbench
 
 Record = Mapping[str, Any]
-TASK = (Path(__file__).parent / "prompt.md").read_text(encoding="utf-8")
+TASK = (Path(__file__).parent / "prompt.md").read_text(encoding="utf-8").replace("{FORM}", FORM)
 RESULT_COLUMNS = (
     "store",
     "beta",
@@ -29,7 +29,6 @@ RESULT_COLUMNS = (
     "error",
 )
 MAX_STANDINGS = 12_000  # characters
-MAX_TRACE = 6_000
 MAX_RESULTS = 10_000
 
 
@@ -48,7 +47,18 @@ def standings(bench: Workbench, limit: int = MAX_STANDINGS) -> str:
         "Tried so far, best hypervolume on the feedback problems first "
         "(beta: accuracy @ tokens / sequential tokens):"
     )
-    return cut("\n".join([head, *map(_standing, records)]), limit, "the rest did worse")
+    return cut("\n".join([head, *map(_standing, records)]), limit, "the rest did worse") + _origin(bench)
+
+
+def _origin(bench: Workbench) -> str:
+    """Whom the archive suggests to build on; "" where there is nobody."""
+    match bench.parents:
+        case [first, second]:
+            crossed = f", or cross its mechanism with that of round {second}, which has another ancestor"
+            return f"\n\nThe archive suggests to build on round {first}{crossed}."
+        case [first]:
+            return f"\n\nThe archive suggests to build on round {first}."
+    return ""
 
 
 def _standing(record: Record) -> str:
@@ -80,16 +90,6 @@ def results_text(rows: Sequence[Record]) -> str:
     return cut(text, MAX_RESULTS, "ask for one store or one beta")
 
 
-def trace_text(trace: Sequence[Record]) -> str:
-    """The action log of an episode: its outcome, then its rounds; the middle of a long one is left out."""
-    lines = timeline.lines(trace)
-    sizes = list(accumulate(len(line) + 1 for line in lines))
-    head = bisect_right(sizes, MAX_TRACE // 2)
-    tail = max(head, bisect_right(sizes, sizes[-1] - MAX_TRACE // 2) + 1)
-    gap = [f"[{tail - head} rounds left out]"] if tail > head else []
-    return cut("\n".join([*lines[:head], *gap, *lines[tail:]]), MAX_TRACE + 100, "its lines are too long")
-
-
 def telling_episodes(rows: Sequence[Record], count: int) -> list[dict[str, Any]]:
     """Episodes worth reading: of problems sometimes solved the least accurate, one a problem and store."""
     chosen: dict[tuple[str, str], Record] = {}
@@ -100,17 +100,21 @@ def telling_episodes(rows: Sequence[Record], count: int) -> list[dict[str, Any]]
 
 def packet(bench: Workbench, limit: int) -> str:
     """Everything in one text, at most about `limit` characters: whole sections, the most useful first."""
-    text = ""
-    for title, body in _sections(bench, limit):
-        section = f"\n\n## {title}\n\n{body}"
-        if text and len(text) + len(section) > limit:
-            continue
-        text += section
-    return text.strip()
+    return fit(_sections(bench, limit), limit)
+
+
+def opening(bench: Workbench, limit: int) -> str:
+    """What an agent with tools is told before it looks for itself: standings, and the latest feedback."""
+    return fit(_told_first(bench, limit), limit)
+
+
+def _told_first(bench: Workbench, limit: int) -> Iterator[tuple[str, str]]:
+    yield "Standings", standings(bench, min(limit, MAX_STANDINGS))
+    yield from within(feedback.sections(bench), min(limit, feedback.MAX_PACKET))
 
 
 def _sections(bench: Workbench, limit: int) -> Iterator[tuple[str, str]]:
-    yield "Standings", standings(bench, min(limit, MAX_STANDINGS))
+    yield from _told_first(bench, limit)
     evaluated = [record for record in bench.history() if record.get("status") == "evaluated"]
     best = sorted(evaluated, key=hypervolume, reverse=True)[:2]
     for record in best:
@@ -123,12 +127,12 @@ def _sections(bench: Workbench, limit: int) -> Iterator[tuple[str, str]]:
     for record in best[:1]:
         rows = bench.results(record["round"])
         yield f"Round {record['round']} on the feedback problems", results_text(rows)
-        for episode in telling_episodes(rows, 2):
-            where = " ".join(f"{key}={value}" for key, value in episode.items())
-            yield (
-                f"Trace of round {record['round']}, {where}",
-                trace_text(bench.traces(record["round"], **episode)),
-            )
+
+
+def proposal(source: str, said: Said, bench: Workbench, usage: Usage) -> Proposal:
+    """A proposal; a hypothesis that is not in the form is kept as free text."""
+    stated = read_leniently(said.hypothesis, bench.betas, [*bench.stores, *bench.problems])
+    return Proposal(source, said.summary, said.parent, usage, partner=said.partner, hypothesis=stated)
 
 
 def fenced(source: str) -> str:

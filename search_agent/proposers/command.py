@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from env.errors import UserError
 from search_agent.proposal import Proposal, ProposerError, Usage
+from search_agent.proposers.briefing import proposal
 from search_agent.proposers.bubblewrap import Bubblewrap, Mount
 from search_agent.proposers.process import Ended, run
 from search_agent.proposers.text import clean, hide
@@ -90,13 +91,12 @@ class CommandProposer:
             output = hide(ended.output, self._secrets)
             bench.record_call(_call(how, time.monotonic() - start, output))
             try:
-                source, summary, parent = take_back(
-                    workspace, [record["round"] for record in bench.history()]
-                )
+                source, said = take_back(workspace, [record["round"] for record in bench.history()])
             except ProposerError as error:
-                said = f"; its last output: {clean(output[-300:], 300)}" if output else ""
-                raise ProposerError(f"{error} ({how}){said}", USAGE) from None
-            return Proposal(hide(source, self._secrets), hide(summary, self._secrets), parent, USAGE)
+                last = f"; its last output: {clean(output[-300:], 300)}" if output else ""
+                raise ProposerError(f"{error} ({how}){last}", USAGE) from None
+            hidden = {name: hide(getattr(said, name), self._secrets) for name in ("summary", "hypothesis")}
+            return proposal(hide(source, self._secrets), said._replace(**hidden), bench, USAGE)
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
 

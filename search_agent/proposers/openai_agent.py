@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search_agent.proposal import Proposal, ProposerError, Usage
-from search_agent.proposers.briefing import TASK, packet, standings
+from search_agent.proposers.briefing import TASK, opening, packet, proposal
 from search_agent.proposers.endpoint import (
     CHARACTERS_A_TOKEN,
     Endpoint,
@@ -22,7 +22,7 @@ from search_agent.proposers.endpoint import (
 )
 from search_agent.proposers.meter import Limits, Meter
 from search_agent.proposers.prices import Price
-from search_agent.proposers.text import program_in, summary_in
+from search_agent.proposers.text import program_in, said_in
 from search_agent.proposers.tools import SPECS, Submission, Toolbox
 
 if TYPE_CHECKING:
@@ -34,13 +34,14 @@ LEAST_PACKET = 1_500
 REPLY = 2_000  # tokens of a usual reply
 DROPPED = "[dropped to save room; call the tool again if you need it]"
 WITH_TOOLS = """\
-Use the tools to read programs, results and traces and to try drafts. You have {turns} replies;
-a reply may call several tools. Finish with `submit`: the whole controller file, a summary, and the round it
-was derived from, if any.
+Use the tools to read programs, feedback, results and traces and to try drafts. You have {turns} replies;
+a reply may call several tools. Finish with `submit`: the whole controller file, a summary, your hypothesis,
+and the round it was derived from, if any.
 """
 ONE_REPLY = """\
 Reply with one or two sentences (what your controller does differently, and why), a line "Parent: N" if
-it was derived from round N, and then the whole controller file in one ```python code block.
+it was derived from round N ("Parents: N and M" if it crosses two), a line "Hypothesis: ..." in the form
+above, and then the whole controller file in one ```python code block.
 """
 
 
@@ -122,7 +123,7 @@ class Conversation:
     def run(self) -> Proposal:
         """Talk until a program is accepted.
 
-        A conversation that breaks off after a draft that ran hands in that draft: it is paid for.
+        A conversation that breaks off hands in the last program that could be: it is paid for.
         """
         turns = self._meter.limits.turns
         try:
@@ -130,17 +131,18 @@ class Conversation:
                 self._turn(left)
             raise ProposerError(f"no program submitted within {turns} replies: see --max-turns")
         except Submission as done:
-            return Proposal(done.source, done.summary, done.parent, self._meter.usage)
+            return proposal(done.source, done.said, self._bench, self._meter.usage)
         except ProposerError as error:
-            if self._toolbox.draft is not None:
-                summary = f"The last draft that ran; the conversation broke off: {error}"
-                return Proposal(self._toolbox.draft, summary, None, self._meter.usage)
+            if draft := self._toolbox.draft:
+                summary = f"{draft.said.summary} The conversation broke off: {error}"
+                said = draft.said._replace(summary=summary)
+                return proposal(draft.source, said, self._bench, self._meter.usage)
             error.usage = self._meter.usage
             raise
 
     def _opening(self) -> dict[str, Any]:
         if self._tools:
-            how, state = WITH_TOOLS.format(turns=self._meter.limits.turns), standings(self._bench, self._room)
+            how, state = WITH_TOOLS.format(turns=self._meter.limits.turns), opening(self._bench, self._room)
         else:
             how, state = ONE_REPLY, packet(self._bench, self._room)
         return {"role": "user", "content": "\n\n".join([TASK, self._bench.api, state, how])}
@@ -167,7 +169,7 @@ class Conversation:
         source = None if reply.cut else program_in(reply.text)
         if source is not None:
             known = [record["round"] for record in self._bench.history()]
-            return self._toolbox.submit(source, *summary_in(reply.text, known))
+            return self._toolbox.accept(source, said_in(reply.text, known))
         self._strikes += 1
         what = "was cut off at the token limit" if reply.cut else "has no program in it"
         if self._strikes == STRIKES:

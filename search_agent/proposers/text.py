@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_SUMMARY = 600  # characters
 MAX_HYPOTHESIS = 1_000
 BLOCK = re.compile(r"^```[ \t]*(\w*)[^\n]*\n(.*?)(?:^```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 HYPOTHESIS = re.compile(r"^\W*hypothesis\W+(.+)$", re.IGNORECASE | re.MULTILINE)
-PARENT = re.compile(r"^\W*parent\W*(?:round\W*)?(\d+)\W*$", re.IGNORECASE | re.MULTILINE)
+PARENT = re.compile(
+    r"^\W*parents?\W*(?:rounds?\W*)?(\d+)(?:\W+(?:and\W+)?(?:round\W*)?(\d+))?\W*$",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def clean(text: str, limit: int) -> str:
@@ -78,16 +81,35 @@ def program_in(reply: str) -> str | None:
     return next((code for code in reversed(blocks) if "def solve" in code), None)
 
 
-def summary_in(prose: str, rounds: Sequence[int]) -> tuple[str, int | None]:
-    """Summary and parent round from prose; a line "Parent: 3" names the parent, if it is of `rounds`."""
+class Said(NamedTuple):
+    """What a proposer says of its program.
+
+    Attributes:
+        summary: what it does differently, and why.
+        parent: the round it was derived from, if any.
+        partner: the other round, where two were crossed.
+        hypothesis: as text; "" = none.
+    """
+
+    summary: str
+    parent: int | None = None
+    partner: int | None = None
+    hypothesis: str = ""
+
+
+def said_in(prose: str, rounds: Sequence[int]) -> Said:
+    """What some prose says of a program.
+
+    A line "Parent: 3", or "Parents: 3 and 7", names the rounds it was derived from, if they are of `rounds`;
+    a line "Hypothesis: ..." is that; all else outside of code blocks is the summary.
+    """
     without_code = BLOCK.sub("", prose)
-    named = PARENT.findall(without_code)
-    parent = next((number for number in rounds if named and str(number) == named[-1]), None)
-    said = HYPOTHESIS.sub("", PARENT.sub("", without_code))
-    return clean(" ".join(said.split()), MAX_SUMMARY), parent
-
-
-def hypothesis_in(prose: str) -> str:
-    """What follows "Hypothesis:" on the last such line of some prose; "" where there is none."""
-    stated = HYPOTHESIS.findall(BLOCK.sub("", prose))
-    return clean(stated[-1], MAX_HYPOTHESIS).strip(" *_`") if stated else ""
+    named = (PARENT.findall(without_code) or [()])[-1]
+    stated = (HYPOTHESIS.findall(without_code) or [""])[-1]
+    summary = HYPOTHESIS.sub("", PARENT.sub("", without_code))
+    origin = [number for word in named for number in rounds if str(number) == word]
+    return Said(
+        clean(" ".join(summary.split()), MAX_SUMMARY),
+        *[*dict.fromkeys(origin), None, None][:2],
+        clean(stated.strip(" *_`"), MAX_HYPOTHESIS),
+    )

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from env.program import ProgramError, check
-from search_agent.proposers import briefing
-from search_agent.proposers.text import MAX_SUMMARY, clean, cut, table
+from search_agent.feedback.hypothesis import FORM, read
+from search_agent.feedback.packet import packet
+from search_agent.proposers import briefing, timeline
+from search_agent.proposers.text import MAX_HYPOTHESIS, MAX_SUMMARY, Said, clean, cut, table
 
 if TYPE_CHECKING:
     from search_agent.workbench import Workbench
@@ -31,6 +33,13 @@ def _spec(
 SPECS = [
     _spec(
         "standings", "All earlier rounds and the shipped controllers with their frontiers, best first.", {}
+    ),
+    _spec(
+        "feedback",
+        "What a round teaches: whether its hypothesis held, its frontier against others, where accuracy was "
+        "lost and tokens were wasted by hindsight, what the change did against its parent, three episodes.",
+        {},
+        {"round": {"type": "integer", "description": "an evaluated round; the latest if left out"}},
     ),
     _spec(
         "read_controller",
@@ -62,7 +71,11 @@ SPECS = [
             "source": TEXT,
             "summary": {"type": "string", "description": "what it does differently and why, 1-2 sentences"},
         },
-        {"parent": {"type": "integer", "description": "the round it was derived from, if any"}},
+        {
+            "parent": {"type": "integer", "description": "the round it was derived from, if any"},
+            "partner": {"type": "integer", "description": "the other round, if it crosses two"},
+            "hypothesis": {"type": "string", "description": f"always state one: {FORM}"},
+        },
     ),
 ]
 
@@ -70,21 +83,22 @@ SPECS = [
 class Submission(Exception):
     """A program was handed in and passed the check."""
 
-    def __init__(self, source: str, summary: str, parent: int | None) -> None:
-        super().__init__(summary)
-        self.source, self.summary, self.parent = source, summary, parent
+    def __init__(self, source: str, said: Said) -> None:
+        super().__init__(said.summary)
+        self.source, self.said = source, said
 
 
 class Toolbox:
     """Runs the agent's tools on a workbench.
 
     Attributes:
-        draft: the last draft that ran without an error; None so far.
+        draft: the last program that could be handed in: it ran, or was sent back for want of a hypothesis.
     """
 
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
-        self.draft: str | None = None
+        self.draft: Submission | None = None
+        self._reminded = False
 
     def use(self, name: str, arguments: str) -> str:
         """The answer to a call; what was wrong with the call, if it cannot be answered.
@@ -106,8 +120,37 @@ class Toolbox:
             return f"error: {clean(str(error.args[0] if error.args else error), 500)}"
         return answer
 
-    def submit(self, source: str, summary: str, parent: int | None = None) -> str:
-        """What keeps a program from being accepted.
+    def submit(
+        self,
+        source: str,
+        summary: str,
+        parent: int | None = None,
+        partner: int | None = None,
+        hypothesis: str = "",
+    ) -> str:
+        """What keeps a program from being accepted; for want of a hypothesis it is sent back once.
+
+        Raises:
+            Submission: nothing does.
+        """
+        known = {record["round"] for record in self._bench.history()}
+        origin = [number for number in (parent, partner) if number in known]
+        said = Said(
+            clean(summary, MAX_SUMMARY), *[*origin, None, None][:2], clean(hypothesis, MAX_HYPOTHESIS)
+        )
+        try:
+            read(said.hypothesis, self._bench.betas, [*self._bench.stores, *self._bench.problems])
+        except ValueError as error:
+            if not self._reminded:
+                try:
+                    return self.accept(source, said)
+                except Submission as done:
+                    self._reminded, self.draft = True, done
+                    return f"error: submit it again, with a hypothesis: {clean(str(error), 500)}"
+        return self.accept(source, said)
+
+    def accept(self, source: str, said: Said) -> str:
+        """What keeps a program from being accepted, whatever its hypothesis is like.
 
         Raises:
             Submission: nothing does.
@@ -116,8 +159,11 @@ class Toolbox:
             check(source)
         except ProgramError as error:
             return f"error: not accepted: {clean(str(error), 500)}"
-        known = {record["round"] for record in self._bench.history()}
-        raise Submission(source, clean(summary, MAX_SUMMARY), parent if parent in known else None)
+        raise Submission(source, said)
+
+    def feedback(self, round: int | None = None) -> str:
+        """What `search_agent.feedback.packet` says."""
+        return packet(self._bench, round) or "nothing has been evaluated yet"
 
     def standings(self) -> str:
         """What `briefing.standings` says."""
@@ -153,14 +199,14 @@ class Toolbox:
         if not 0 <= beta <= 1:
             raise LookupError(f"beta {beta:g} is outside [0, 1]")
         trace = self._bench.traces(round, store=store, problem=problem, beta=beta, seed=seed)
-        return briefing.trace_text(trace)
+        return timeline.text(trace)
 
     def try_draft(self, source: str) -> str:
         """How a draft did."""
         outcome = self._bench.try_draft(source)
         if not outcome["ok"]:
             return f"error: {clean(str(outcome['error']), 1_000)}"
-        self.draft = source
+        self.draft = Submission(source, Said("The last draft that ran."))
         points = outcome["points"]
         return "it runs; on a few feedback problems:\n" + table(
             points, ["beta", "accuracy", "tokens", "sequential_tokens"]

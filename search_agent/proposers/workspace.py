@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from env import program
+from search_agent.feedback import packet as feedback
 from search_agent.proposal import ProposerError
 from search_agent.proposers.briefing import (
     RESULT_COLUMNS,
@@ -19,7 +20,7 @@ from search_agent.proposers.briefing import (
     standings,
     telling_episodes,
 )
-from search_agent.proposers.text import summary_in, table
+from search_agent.proposers.text import Said, said_in, table
 
 if TYPE_CHECKING:
     from search_agent.workbench import Workbench
@@ -31,14 +32,17 @@ FILES = """\
 ## This folder
 
 - `API.md`: the controller API. Read it first.
+- `FEEDBACK.md`: what the latest round teaches: whether its hypothesis held, where accuracy was lost and
+  tokens were wasted, what the change did, three episodes (absent in the first round).
 - `examples/*.py`: the shipped controllers.
 - `history/0001/`, ...: earlier rounds: `controller.py`, `round.json` (outcome and frontier), `results.csv`
   (each feedback problem), `traces.jsonl` (of the best rounds: what single episodes did and saw).
 - `check.py`: `python3 check.py controller.py` says whether a file is a valid controller (it does not run it).
 
-Write your controller to `controller.py` in this folder, the whole file. If you like, say in `summary.txt`
+Write your controller to `controller.py` in this folder, the whole file. Say in `summary.txt`
 in one or two sentences what it does differently and why, with a line "Parent: N" if it was derived from
-round N. Nothing else of this folder is kept.
+round N ("Parents: N and M" if it crosses two), and a line "Hypothesis: ..." in the form above. Nothing else
+of this folder is kept.
 """
 CHECK_MAIN = """
 
@@ -58,12 +62,15 @@ def furnish(folder: Path, bench: Workbench) -> None:
     (folder / "PROMPT.md").write_text("\n\n".join([TASK, FILES, standings(bench)]) + "\n", encoding="utf-8")
     (folder / "API.md").write_text(bench.api, encoding="utf-8")
     (folder / "check.py").write_text(checker(), encoding="utf-8")
+    if lessons := feedback.packet(bench):
+        (folder / "FEEDBACK.md").write_text(lessons + "\n", encoding="utf-8")
     (folder / "examples").mkdir()
     for name, source in bench.examples.items():
         (folder / "examples" / f"{name}.py").write_text(source, encoding="utf-8")
     (folder / "history").mkdir()
     evaluated = [record for record in bench.history() if record.get("status") == "evaluated"]
-    traced = [record["round"] for record in sorted(evaluated, key=hypervolume, reverse=True)[:TRACED_ROUNDS]]
+    traced_rounds = 0 if "traces" in bench.ablated else TRACED_ROUNDS
+    traced = [record["round"] for record in sorted(evaluated, key=hypervolume, reverse=True)[:traced_rounds]]
     for record in bench.history():
         _lay_out_round(
             folder / "history" / f"{record['round']:04d}", bench, record, record["round"] in traced
@@ -99,8 +106,8 @@ def _lay_out_round(folder: Path, bench: Workbench, record: dict[str, object], tr
         (folder / "traces.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def take_back(folder: Path, rounds: Sequence[int]) -> tuple[str, str, int | None]:
-    """The program, its summary and its parent round, as left in the folder.
+def take_back(folder: Path, rounds: Sequence[int]) -> tuple[str, Said]:
+    """The program, and what is said of it, as left in the folder.
 
     Raises:
         ProposerError: there is no `controller.py`, or it is not a plain file of UTF-8 text.
@@ -108,8 +115,7 @@ def take_back(folder: Path, rounds: Sequence[int]) -> tuple[str, str, int | None
     source = _read(folder, "controller.py")
     if source is None:
         raise ProposerError("the command left no controller.py")
-    summary, parent = summary_in(_read(folder, "summary.txt") or "", rounds)
-    return source, summary, parent
+    return source, said_in(_read(folder, "summary.txt") or "", rounds)
 
 
 def _read(folder: Path, name: str) -> str | None:
