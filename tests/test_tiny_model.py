@@ -20,6 +20,11 @@ def figures() -> dict[str, Any]:
     return json.loads((TINY / "figures.json").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def small() -> dict[str, Any]:
+    return json.loads((TINY / "small" / "figures.json").read_text(encoding="utf-8"))
+
+
 def test_the_problem_files_are_what_the_generator_makes() -> None:
     for name, problems in splits().items():
         assert (TINY / f"problems-{name}.jsonl").read_text(encoding="utf-8") == as_jsonl(problems)
@@ -138,6 +143,15 @@ def test_the_figures_are_those_a_controller_needs(figures: dict[str, Any]) -> No
     assert figures["prm"]["auc_first"] > 0.75
 
 
+def test_the_small_model_is_weaker_and_reads_alike(figures: dict[str, Any], small: dict[str, Any]) -> None:
+    assert small["parameters"] < figures["parameters"] / 4
+    for split in ("search", "holdout"):
+        assert 0.15 <= small[split]["accuracy"] <= figures[split]["accuracy"] - 0.15
+        assert small[split]["accuracy"] + 0.12 <= small[split]["majority"]
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (TINY / "small" / name).read_bytes() == (TINY / "model" / name).read_bytes()
+
+
 def test_the_prm_says_how_it_is_asked() -> None:
     from data.tiny.text import prompt_text
 
@@ -146,11 +160,12 @@ def test_the_prm_says_how_it_is_asked() -> None:
     assert config["step_separator"] == SEPARATOR
 
 
-def test_the_data_sheet_states_the_figures(figures: dict[str, Any]) -> None:
+def test_the_data_sheet_states_the_figures(figures: dict[str, Any], small: dict[str, Any]) -> None:
     sheet = (TINY / "README.md").read_text(encoding="utf-8")
-    for row, value in (("one sample", "accuracy"), ("majority of all samples", "majority")):
-        stated = " | ".join(f"{figures[split][value]:.0%}" for split in ("search", "holdout"))
-        assert f"| right, {row} | {stated} |" in sheet
+    for told, part in zip((figures, small), sheet.split("## The small model"), strict=True):
+        for row, value in (("one sample", "accuracy"), ("majority of all samples", "majority")):
+            stated = " | ".join(f"{told[split][value]:.0%}" for split in ("search", "holdout"))
+            assert f"| right, {row} | {stated} |" in part
     assert f"ROC curve {figures['prm']['auc']:.2f} over all steps" in sheet
     assert "Demo." in sheet
 
@@ -196,22 +211,28 @@ def test_the_chat_template_opens_the_thinking(made: tuple[Any, Any, Any]) -> Non
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n<think>\n")
 
 
-@pytest.mark.vllm
-def test_sampling_again_agrees_with_the_figures(made: tuple[Any, Any, Any], figures: dict[str, Any]) -> None:
-    from data.tiny import prm
+def sampled_again(model: Any, tokenizer: Any, told: dict[str, Any]) -> tuple[list[Problem], list]:
+    """Samples of a few problems, held against what the figures tell of them."""
     from data.tiny.sampling import sample
 
-    fast, model, rewarder = made[0].backend_tokenizer, made[1], made[2]
-    problems, stated = splits()["search"][:10], figures["search"]["accuracy_by_problem"][:10]
-    samples = sample(model, fast, problems, 16, seed=1234)
+    problems, stated = splits()["search"][:10], told["search"]["accuracy_by_problem"][:10]
+    samples = sample(model, tokenizer, problems, 16, seed=1234)
     right = [
-        mean(final_answer(fast.decode(ids)) == problem.answer for ids in drawn)
+        mean(final_answer(tokenizer.decode(ids)) == problem.answer for ids in drawn)
         for problem, drawn in zip(problems, samples, strict=True)
     ]
     # Four standard errors of the difference of two means, over 16 and 64 samples each.
     error = sum(p * (1 - p) * (1 / 16 + 1 / 64) for p in stated) ** 0.5 / len(stated)
     assert abs(mean(right) - mean(stated)) < 4 * error + 0.01
+    return problems, samples
 
+
+@pytest.mark.vllm
+def test_sampling_again_agrees_with_the_figures(made: tuple[Any, Any, Any], figures: dict[str, Any]) -> None:
+    from data.tiny import prm
+
+    fast, model, rewarder = made[0].backend_tokenizer, made[1], made[2]
+    problems, samples = sampled_again(model, fast, figures)
     pairs = []
     for problem, drawn in zip(problems, samples, strict=True):
         examples = [prm.example(fast, problem, ids) for ids in drawn]
@@ -219,6 +240,17 @@ def test_sampling_again_agrees_with_the_figures(made: tuple[Any, Any, Any], figu
             pairs += zip(scored, prm.labels_of(fast, problem, ids), strict=True)
             assert len(scored) == example.ids.count(fast.token_to_id(prm.SEPARATOR_TOKEN))
     assert prm.auc(*zip(*pairs, strict=True)) > 0.75
+
+
+@pytest.mark.vllm
+def test_sampling_from_the_small_model_agrees_with_its_figures(
+    made: tuple[Any, Any, Any], small: dict[str, Any]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(TINY / "small").eval()
+    assert sum(p.numel() for p in model.parameters()) == small["parameters"]
+    sampled_again(model, made[0].backend_tokenizer, small)
 
 
 @pytest.mark.vllm
