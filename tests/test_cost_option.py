@@ -6,12 +6,13 @@ import random
 import numpy as np
 import polars as pl
 import pytest
+from checkout import ROOT
 
 import autotts
 from env.costs.known import Known
 from env.costs.log import Log
 from env.costs.registry import COSTS, check, resolve
-from env.costs.shapes import SHAPES, shape
+from env.costs.shapes import SHAPES, Shape, shape
 from env.errors import UserError
 from env.evaluate import evaluate
 from env.replay import Replay
@@ -21,6 +22,8 @@ from tests import made_up
 from tests.playing import line, run
 from tests.programs import CAREFUL, isolated, shipped, written
 from tests.trees import random_store
+
+TINY = ROOT / "data" / "tiny"
 
 OWN = '''
 import numpy as np
@@ -161,6 +164,20 @@ def test_shapes_are_those_of_the_published_files():
     assert shape("qwen/qwen3-8b") == SHAPES["Qwen3-8B"]
     assert shape("Qwen3-8B").cache == 2 * 2 * 36 * 8 * 128 == 147456
     assert shape("Qwen3-8B").attention == 2 * 2 * 36 * 32 * 128
+
+
+def test_shapes_are_read_off_the_folders_of_models(tmp_path):
+    """The tiny models: float32, their parameters as the figures of their making have them."""
+    for folder, sizes in (("model", (4, 4, 2, 32, 4)), ("small", (4, 2, 1, 32, 4))):
+        figures = TINY / ("figures.json" if folder == "model" else f"{folder}/figures.json")
+        expected = json.loads(figures.read_text())["parameters"]
+        assert shape(str(TINY / folder)) == Shape(expected, *sizes)
+    (tmp_path / "config.json").write_text((TINY / "small" / "config.json").read_text())
+    with pytest.raises(UserError, match=r"no weights in \*.safetensors.*: give one with config.json and"):
+        shape(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match="is no folder of a model"):
+        shape(str(tmp_path))
 
 
 ALL = ["tokens", "sequential_tokens", "prm_tokens", "prompt_tokens", "cached_tokens", "kv_peak", "kv_time"]

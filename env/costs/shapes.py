@@ -1,6 +1,10 @@
 """The sizes of models, as far as costs depend on them."""
 
+import json
+import math
+import struct
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from env.costs.tables import read_table
 from env.errors import UserError
@@ -57,19 +61,21 @@ EXAMPLE = '{"parameters": 8.19e9, "layers": 36, "heads": 32, "kv_heads": 8, "hea
 
 
 def shape(name: str) -> Shape:
-    """The shape of a model by its name, with or without its owner, or from a JSON file.
+    """The shape of a model by its name, with or without its owner, from a JSON file or the model's folder.
 
     Raises:
-        UserError: nobody knows the model, or the file does not hold a shape.
+        UserError: nobody knows the model, or file or folder do not hold a shape.
     """
     if name.endswith(".json"):
         return _read(name)
+    if Path(name).is_dir():
+        return _of_checkpoint(Path(name))
     known = {each.lower(): found for each, found in SHAPES.items()}
     found = known.get(name.rpartition("/")[2].lower())
     if found is None:
         raise UserError(
             f"no shape is known for the model {name!r}: name one of {', '.join(SHAPES)}, "
-            f"or give a JSON file such as {EXAMPLE}"
+            f"or give a JSON file such as {EXAMPLE} or the model's folder"
         )
     return found
 
@@ -80,3 +86,35 @@ def _read(path: str) -> Shape:
     if set(table) - set(names) or set(names[:-1]) - set(table) or not all(table.values()):
         raise UserError(f"{path} is no shape of a model: expected JSON such as {EXAMPLE}")
     return Shape(table.pop("parameters"), **{name: int(value) for name, value in table.items()})
+
+
+def _of_checkpoint(folder: Path) -> Shape:
+    """As config.json says; parameters are counted in the weights, whose precision the cache has, too."""
+    try:
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        heads = told["num_attention_heads"]
+        parameters = sum(_parameters(file) for file in folder.glob("*.safetensors"))
+        if not parameters:
+            raise ValueError("it has no weights in *.safetensors")
+        return Shape(
+            parameters,
+            told["num_hidden_layers"],
+            heads,
+            told.get("num_key_value_heads", heads),
+            told.get("head_dim") or told["hidden_size"] // heads,
+            4 if told.get("dtype", told.get("torch_dtype")) == "float32" else 2,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{folder} is no folder of a model as Hugging Face keeps them ({reason}): give one with "
+            f"config.json and *.safetensors, or a JSON file such as {EXAMPLE}"
+        ) from None
+
+
+def _parameters(file: Path) -> int:
+    """How many numbers a safetensors file holds, by its header; 8 bytes before that hold its size."""
+    with file.open("rb") as stream:
+        (size,) = struct.unpack("<Q", stream.read(8))
+        tensors = json.loads(stream.read(size))
+    return sum(math.prod(tensor["shape"]) for name, tensor in tensors.items() if name != "__metadata__")
