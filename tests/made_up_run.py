@@ -64,6 +64,8 @@ def record(number: int, hypervolume: float | None = None, **changes) -> dict:
     return {
         "round": number,
         "parent": None,
+        "partner": None,
+        "hypothesis": None,
         "name": f"round {number}",
         "proposer": "openai",
         "summary": f"Idea {number}.",

@@ -5,7 +5,11 @@ from pictures import CURVES, drawings
 
 from search_agent.report.charts import Step, progress
 
-STEPS = [Step(1, None, 0.3, True, "a"), Step(2, 1, None, False, "b"), Step(3, 1, 0.5, True, "c")]
+STEPS = [
+    Step(1, None, None, 0.3, True, "a"),
+    Step(2, 1, None, None, False, "b"),
+    Step(3, 1, None, 0.5, True, "c"),
+]
 
 
 def test_progress_links_rounds_and_marks_what_became_of_them():
@@ -28,13 +32,13 @@ def test_a_hopeless_round_does_not_squeeze_the_others():
         }
         return at["#round-1"] - at["#round-3"]
 
-    hopeless = Step(4, 1, -50.0, True, "d")
+    hopeless = Step(4, 1, None, -50.0, True, "d")
     assert height([*STEPS, hopeless]) > 0.5 * height(STEPS)
 
 
 @pytest.mark.parametrize("values", [[None], [0.3], [None, None, 0.0], [0.0] * 300])
 def test_progress_of_any_run(values):
-    steps = [Step(n, n - 1, value, True, "") for n, value in enumerate(values, 1)]
+    steps = [Step(n, n - 1, None, value, True, "") for n, value in enumerate(values, 1)]
     drawings(progress("It", steps, CURVES[1:], set()))
     if values[-1] is not None:
         drawings(progress("It", steps, [], {1}))

@@ -8,6 +8,8 @@ def visible(text: str) -> str:
 
     Models write this text, so a reader must see what it is: U+202E becomes its six-letter escape.
     """
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
         for char in text

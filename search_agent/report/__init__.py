@@ -1,13 +1,17 @@
 """The report of a search: RUN/report.html, one file that needs nothing else, not even a network.
 
-`view` reads the run, `page` tells it, with `charts` (on a `canvas`), `tables` and program `listing`s.
+`view` reads the run, `outcomes` and `episodes` what a reader may look around in; `page` tells it all, in
+`sections` and `rounds`, with pictures (`charts`, `lineage`), `tables` and program `listing`s. The scripts let
+a reader step through rounds and episodes.
 """
 
 from pathlib import Path
 
 from search_agent.archive import Run
+from search_agent.report.episodes import episodes
+from search_agent.report.outcomes import outcomes
 from search_agent.report.page import page
-from search_agent.report.view import View
+from search_agent.report.view import View, reading
 
 NAME = "report.html"
 
@@ -22,5 +26,8 @@ def write_report(run: Path) -> Path:
         UserError: there is no run in the folder, one of its files is damaged (it is named), or the disk
             refuses.
     """
-    Run.open(run).write(NAME, page(View.of(run)))
+    archive, view = Run.open(run), View.of(run)
+    with reading(run):
+        matrix, shown = outcomes(archive, view), episodes(archive, view)
+    archive.write(NAME, page(view, matrix, shown))
     return run / NAME

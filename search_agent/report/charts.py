@@ -1,21 +1,24 @@
-"""The picture of a search's progress, in the manner of `env.drawing.frontiers`."""
+"""Pictures of a search's progress, in the manner of `env.drawing.frontiers`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from env.drawing.canvas import CROSS, DISC, DOWN, Canvas, Look, ticks
-from env.drawing.frontiers import Curve, scale
+from env.drawing.frontiers import Curve, Point, plane, scale
 
 
 @dataclass(frozen=True)
 class Step:
-    """A round in the picture of progress; `value` is None where it was not evaluated."""
+    """A round in a picture; `value`, its hypervolume, is None where it was not measured to the end."""
 
     round: int
     parent: int | None
+    partner: int | None
     value: float | None
     eligible: bool
     title: str
+    points: Sequence[Point] = ()
 
 
 def progress(label: str, steps: Sequence[Step], baselines: Sequence[Curve], lineage: set[int]) -> str:
@@ -29,6 +32,51 @@ def progress(label: str, steps: Sequence[Step], baselines: Sequence[Curve], line
     """
     canvases = Canvas("wide", 1120, 350, 170), Canvas("narrow", 360, 330, 108)
     return "".join(_progress(canvas, label, steps, baselines, lineage) for canvas in canvases)
+
+
+def trails(label: str, steps: Sequence[Step], baselines: Sequence[Curve]) -> str:
+    """Every round's frontier in one picture, for a script to step through: the classes say which is which.
+
+    Round N's has the classes "trail rN"; `best_by` says which was ahead when.
+
+    Args:
+        label: what the picture shows, for those who cannot see it.
+        steps: the rounds, oldest first; at least one that was measured.
+        baselines: drawn as they are, whatever the round.
+    """
+    canvases = Canvas("wide", 1120, 430, 170), Canvas("narrow", 360, 370, 108)
+    return "".join(_trails(canvas, label, steps, baselines) for canvas in canvases)
+
+
+def best_by(steps: Sequence[Step]) -> dict[int, int]:
+    """For each round that was measured: which one was ahead after it."""
+    ahead: dict[int, int] = {}
+    best: Step | None = None
+    for step in steps:
+        if step.value is None:
+            continue
+        if step.eligible and (best is None or step.value > (best.value or 0.0)):
+            best = step
+        if best:
+            ahead[step.round] = best.round
+    return ahead
+
+
+def _trails(canvas: Canvas, label: str, steps: Sequence[Step], baselines: Sequence[Curve]) -> str:
+    measured = [step for step in steps if step.value is not None]
+    curves = [*(curve.points for curve in baselines), *(step.points for step in measured)]
+    place = plane(
+        canvas, [p.tokens for each in curves for p in each], [p.accuracy for each in curves for p in each]
+    )
+    ends = []
+    for curve in baselines:
+        places = [place(p.tokens, p.accuracy) for p in curve.points]
+        canvas.line(places, f"level {curve.look.css}")
+        ends.append((max(places), curve.label, curve.look))
+    for step in measured:
+        canvas.line([place(p.tokens, p.accuracy) for p in step.points], f"trail r{step.round}")
+    canvas.labels(ends)
+    return canvas.svg(label)
 
 
 def _progress(
@@ -60,7 +108,7 @@ def _progress(
         canvas.line([*stairs, (canvas.right, stairs[-1][1])], "best k0")
         ends.append(((canvas.right - 7, stairs[-1][1]), "best so far", Look(0)))
     for step in steps:
-        path, style = _look(step, low, lineage)
+        path, style = look(step, lineage, low)
         canvas.mark(places[step.round], path, f"round {style}", step.title, f"#round-{step.round}")
     canvas.labels(ends)
     return canvas.svg(label)
@@ -89,8 +137,9 @@ def _stairs(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(x, y) for i, (x, top) in enumerate(points) for y in (points[max(i - 1, 0)][1], top)]
 
 
-def _look(step: Step, low: float, lineage: set[int]) -> tuple[str, str]:
+def look(step: Step, descent: set[int], low: float = -math.inf) -> tuple[str, str]:
+    """The mark of a round and its style; `low` is where the picture ends."""
     if step.value is None:
         return CROSS, "lost"
     path = DISC if step.value >= low else DOWN
-    return path, "on" if step.round in lineage else "off" if step.eligible else "barred"
+    return path, "on" if step.round in descent else "off" if step.eligible else "barred"

@@ -5,6 +5,7 @@ import keyword
 import tokenize
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 from env.drawing.text import show
 
@@ -22,26 +23,25 @@ def listing(source: str, parent: str | None = None) -> str:
     The whole program is there in either case. Removed lines and line numbers cannot be selected, so that
     copying the listing copies the program.
     """
-    lines = _lines(source)
     if parent is None:
-        rows = [_row("", number, line) for number, line in enumerate(lines, 1)]
+        rows = [_row("", number, line) for number, line in enumerate(_lines(source), 1)]
     else:
-        rows = list(_changes(_lines(parent), lines))
+        rows = list(_changes(source, parent))
     return f'<pre class="code"><code>{"".join(rows)}</code></pre>'
 
 
 def changed_lines(source: str, parent: str) -> tuple[int, int]:
     """How many lines were (added, removed) on the way from the parent to the source."""
     added = removed = 0
-    for _, old_first, old_end, new_first, new_end in _edits(_split(parent), _split(source)):
+    for _, old_first, old_end, new_first, new_end in _edits(parent, source):
         added += new_end - new_first
         removed += old_end - old_first
     return added, removed
 
 
-def _changes(old: list[str], new: list[str]) -> Iterator[str]:
-    kept = 0
-    for _, old_first, old_end, new_first, new_end in _edits(old, new):
+def _changes(source: str, parent: str) -> Iterator[str]:
+    old, new, kept = _lines(parent), _lines(source), 0
+    for _, old_first, old_end, new_first, new_end in _edits(parent, source):
         yield from (_row("", number + 1, new[number]) for number in range(kept, new_first))
         yield from (_row("del", None, line) for line in old[old_first:old_end])
         yield from (_row("ins", number + 1, new[number]) for number in range(new_first, new_end))
@@ -49,8 +49,9 @@ def _changes(old: list[str], new: list[str]) -> Iterator[str]:
     yield from (_row("", number + 1, new[number]) for number in range(kept, len(new)))
 
 
-def _edits(old: list[str], new: list[str]) -> list[tuple[str, int, int, int, int]]:
-    opcodes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+@lru_cache(maxsize=1)  # They are counted, and then shown.
+def _edits(parent: str, source: str) -> list[tuple[str, int, int, int, int]]:
+    opcodes = SequenceMatcher(None, _split(parent), _split(source), autojunk=False).get_opcodes()
     return [opcode for opcode in opcodes if opcode[0] != "equal"]
 
 

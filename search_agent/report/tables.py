@@ -7,7 +7,8 @@ from env.drawing.canvas import Look, short
 from env.drawing.frontiers import Interval, percents
 from env.drawing.tables import faint, named, row, table
 from env.drawing.text import show
-from search_agent.report.view import Score
+from search_agent.report.view import Hypothesis, Score
+from search_agent.report.words import verdict
 
 
 def overview(scores: Sequence[tuple[Score, Look]]) -> str:
@@ -43,33 +44,39 @@ def figures(scores: Sequence[tuple[Score, Look]]) -> str:
     return table(("controller", "beta", "accuracy, %", "tokens", "sequential"), rows)
 
 
-def parts(feedback: Score, selection: Score) -> str:
-    """One program on the two parts of the search problems, side by side."""
+def parts(feedback: Score, selection: Score | None) -> str:
+    """One program on the two parts of the search problems, side by side, as far as it was measured."""
+    scores = [(name, score) for name, score in (("selection", selection), ("feedback", feedback)) if score]
     rows = []
-    for seen, unseen in zip(feedback.points, selection.points, strict=True):
-        cells = [f"{seen.beta:g}"]
-        for point in (unseen, seen):
+    for points in zip(*(score.points for _, score in scores), strict=True):
+        cells = [f"{points[0].beta:g}"]
+        for point in points:
             cells += [
                 f"{100 * point.accuracy:.1f}{faint(percents(point.accuracy_ci))}",
                 short(point.tokens),
                 short(point.sequential_tokens),
             ]
         rows.append(row(cells))
-    total = (
-        "hypervolume",
-        *(f'{score.hypervolume:.3f}</td><td colspan="2">' for score in (selection, feedback)),
-    )
+    total = ("hypervolume", *(f'{score.hypervolume:.3f}</td><td colspan="2">' for _, score in scores))
     rows.append(row(total, "first"))
-    heads = (
-        "beta",
-        "selection: accuracy, %",
-        "tokens",
-        "sequential",
-        "feedback: accuracy, %",
-        "tokens",
-        "sequential",
-    )
-    return table(heads, rows)
+    heads = [head for name, _ in scores for head in (f"{name}: accuracy, %", "tokens", "sequential")]
+    return table(("beta", *heads), rows)
+
+
+def claims(stated: Hypothesis) -> str:
+    """What became of each claim of a hypothesis; "" where none could be checked."""
+    rows = [
+        row(
+            (
+                f'<span class="words">{show(claim.text)}</span>',
+                verdict(claim.outcome),
+                "" if claim.change is None else f"{claim.change:+.3g}{faint(_signed(claim.interval))}",
+                show(claim.units),
+            )
+        )
+        for claim in stated.claims
+    ]
+    return table(("claim", "verdict", "change", "from"), rows) if rows else ""
 
 
 def schedule(score: Score) -> str:
@@ -92,6 +99,10 @@ def _value(value: object) -> str:
 
 def _hundredths(interval: Interval) -> str:
     return f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+
+
+def _signed(interval: Interval) -> str:
+    return f"[{interval[0]:+.3g}, {interval[1]:+.3g}]" if interval else ""
 
 
 def _shorts(interval: Interval) -> str:

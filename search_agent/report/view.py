@@ -110,6 +110,11 @@ class Round:
         return f"round {self.number}"
 
     @property
+    def area(self) -> float | None:
+        """Its hypervolume on the selection problems, None where they were not reached."""
+        return self.selection.hypervolume if self.selection else None
+
+    @property
     def eligible(self) -> bool:
         """Whether it can win: measured to the end, and its cost rises with beta."""
         return self.status == "evaluated" and self.monotone
@@ -153,17 +158,17 @@ class View:
             UserError: there is no run, or one of its files is damaged; it is named.
         """
         run = Run.open(path)
-        with _reading(path / "rounds"):
+        with reading(path / "rounds"):
             rounds = tuple(_round(run, record) for record in run.rounds())
-        with _reading(path / "baselines"):
+        with reading(path / "baselines"):
             baselines = tuple(Score.of(record["name"], record["selection"]) for record in run.baselines())
-        with _reading(path / "finalists.json"):
+        with reading(path / "finalists.json"):
             finalists = run.read("finalists.json")
             chosen, winner = _chosen(finalists, rounds) if finalists else ({}, None)
-        with _reading(path / "holdout.json"):
+        with reading(path / "holdout.json"):
             document = run.read("holdout.json")
             holdout = _holdout(document) if document else None
-        with _reading(path / "usage.jsonl"):
+        with reading(path / "usage.jsonl"):
             usage = sum((_usage(call) for call in run.calls()), Usage())
         return cls(path, run.config, rounds, baselines, bool(finalists), winner, chosen, holdout, usage)
 
@@ -171,7 +176,7 @@ class View:
     def best(self) -> Round | None:
         """The winner, or while there is none the round that is ahead on the selection problems."""
         eligible = [each for each in self.rounds if each.eligible]
-        return self.winner or max(eligible, key=_area, default=None)
+        return self.winner or max(eligible, key=lambda each: each.area or 0.0, default=None)
 
     @cached_property
     def lineage(self) -> list[int]:
@@ -207,15 +212,15 @@ class View:
 
 def _round(run: Run, record: Mapping[str, Any]) -> Round:
     number = int(record["round"])
-    with _reading(run.folder(number)):
+    with reading(run.folder(number)):
         isolation, shortfall = _measured(run, number)
         return Round(
             number=number,
             parent=record["parent"],
-            partner=record["partner"],
+            partner=record.get("partner"),
             proposer=str(record["proposer"]),
             summary=str(record["summary"]),
-            hypothesis=_hypothesis(record["hypothesis"], record.get("verdict")),
+            hypothesis=_hypothesis(record.get("hypothesis"), record.get("verdict")),
             status=str(record["status"]),
             error=str(record["error"]),
             stamps=tuple(map(str, record["stamps"])),
@@ -289,13 +294,13 @@ def _interval(pair: Sequence[float] | None) -> Interval:
     return (float(pair[0]), float(pair[1])) if pair else None
 
 
-def _area(each: Round) -> float:
-    assert each.selection is not None
-    return each.selection.hypervolume
-
-
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
+def reading(file: Path) -> Iterator[None]:
+    """Name the file whose contents turn out not to be what a search writes.
+
+    Raises:
+        UserError: they do.
+    """
     import polars as pl
 
     try:
