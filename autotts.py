@@ -53,6 +53,7 @@ COMMANDS = {
     "controllers": ("env.commands.controllers", "list the shipped controllers, or print one"),
     "evaluate": ("env.commands.evaluate", "measure accuracy and cost of controllers on stores"),
     "compare": ("env.commands.compare", "say whether one controller is better than another"),
+    "export": ("env.commands.export", "write a controller as one file that runs it against a vLLM server"),
     "search": ("search_agent.commands.search", "search for better controllers"),
     "report": ("search_agent.commands.report", "draw a search run as one self-contained HTML file"),
 }

@@ -43,6 +43,14 @@ def betas(text: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def beta(text: str) -> float:
+    """One number in [0, 1]."""
+    (value, *others) = betas(text)
+    if others:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than one number in [0, 1]; give one")
+    return value
+
+
 def setting(text: str) -> tuple[str, Any]:
     """NAME=VALUE, the value as Python writes it, or text."""
     name, equals, value = text.partition("=")
