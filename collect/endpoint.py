@@ -101,16 +101,7 @@ def failure(url: str, error: Exception, retries: int = RETRIES) -> EngineError:
 
 def _look(url: str, models: Collection[str]) -> dict[str, Served]:
     """What one server has of some models, at least one."""
-    from openai import OpenAI, OpenAIError
-
-    with OpenAI(
-        api_key=key(), base_url=f"{url}/v1", max_retries=RETRIES_AT_START, timeout=SECONDS_AT_START
-    ) as client:
-        try:
-            cards = list(client.models.list().data)
-        except (OpenAIError, ValueError, LookupError, AttributeError, TypeError) as error:
-            raise failure(url, error, RETRIES_AT_START) from None
-        version = _version(client, url)
+    cards, version = _ask(url)
     found = {}
     for model in models:
         for card in cards:
@@ -131,6 +122,28 @@ def _look(url: str, models: Collection[str]) -> dict[str, Served]:
             "the server with --served-model-name"
         )
     return found
+
+
+def only_model(url: str) -> str:
+    """The first model of a server, by the name or folder that it was started with. Raises like `survey`."""
+    cards, _ = _ask(root(url))
+    if not cards:
+        raise EngineError(f"the server {root(url)} serves no model")
+    return str(getattr(cards[0], "root", None) or cards[0].id)
+
+
+def _ask(url: str) -> tuple[list[Any], str | None]:
+    """What a server lists of its models, and its version."""
+    from openai import OpenAI, OpenAIError
+
+    with OpenAI(
+        api_key=key(), base_url=f"{url}/v1", max_retries=RETRIES_AT_START, timeout=SECONDS_AT_START
+    ) as client:
+        try:
+            cards = list(client.models.list().data)
+        except (OpenAIError, ValueError, LookupError, AttributeError, TypeError) as error:
+            raise failure(url, error, RETRIES_AT_START) from None
+        return cards, _version(client, url)
 
 
 def _version(client: Any, url: str) -> str | None:

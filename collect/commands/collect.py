@@ -27,17 +27,23 @@ if TYPE_CHECKING:
     from collect.prompts import Prompting
 
 
+_GROUP = "problems that are kept together when they are done; default: 8"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `autotts collect`."""
     parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="the folder to make")
     parser.add_argument("--force", action="store_true", help="replace a store that is at STORE")
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop there")
-    _add_problems(parser.add_argument_group("problems"))
-    _add_model(parser.add_argument_group("model"))
+    parser.add_argument("--group", type=positive, default=8, metavar="N", help=_GROUP)
+    add_problems(parser.add_argument_group("problems"))
+    add_model(parser.add_argument_group("model"))
     where.add_arguments(parser.add_argument_group("where it runs"))
-    _add_tree(parser.add_argument_group("trees"))
-    _add_sampling(parser.add_argument_group("sampling, all of it sent and recorded"))
-    _add_prm(parser.add_argument_group("process reward model"))
+    trees = parser.add_argument_group("trees")
+    _add_tree(trees)
+    add_segments(trees)
+    add_sampling(parser.add_argument_group("sampling, all of it sent and recorded"))
+    add_prm(parser.add_argument_group("process reward model"))
     existing.add_arguments(parser.add_argument_group("on a store that there is"))
 
 
@@ -172,7 +178,8 @@ def scoring_of(args: argparse.Namespace, on_cpu: bool, places: "Where") -> "Scor
     )
 
 
-def _add_problems(group: Any) -> None:
+def add_problems(group: Any) -> None:
+    """Declare where problems are and what their answers mean."""
     group.add_argument(
         "--problems",
         metavar="FILE_OR_NAME",
@@ -191,12 +198,10 @@ def _add_problems(group: Any) -> None:
         help="how answers are read, compared and graded: math, choice, exact, or your own module:Class; "
         "default: math",
     )
-    group.add_argument(
-        "--group", type=positive, default=8, metavar="N", help="problems in a file; default: 8"
-    )
 
 
-def _add_model(group: Any) -> None:
+def add_model(group: Any) -> None:
+    """Declare the model and how it is asked."""
     from collect.probes import OPENING
     from collect.prompts import DEFAULT, THINK
 
@@ -259,24 +264,6 @@ def _add_tree(group: Any) -> None:
         "--branches", type=positive, metavar="N", help="independent ones a problem; default: 64"
     )
     group.add_argument(
-        "--segment-tokens", type=positive, metavar="N", help="a segment's length; default: 500"
-    )
-    group.add_argument(
-        "--segment-steps",
-        type=positive,
-        nargs="?",
-        const=1,
-        metavar="N",
-        help="cut segments of N reasoning steps instead; N: 1",
-    )
-    group.add_argument(
-        "--separator",
-        type=_escaped,
-        default="\n\n",
-        metavar="TEXT",
-        help="what ends a step, for --segment-steps and --prm; default: a blank line, \\n\\n",
-    )
-    group.add_argument(
         "--fork-depths",
         type=_counts,
         default=(),
@@ -300,7 +287,30 @@ def _add_tree(group: Any) -> None:
     )
 
 
-def _add_sampling(group: Any) -> None:
+def add_segments(group: Any) -> None:
+    """Declare where branches are cut."""
+    group.add_argument(
+        "--segment-tokens", type=positive, metavar="N", help="a segment's length; default: 500"
+    )
+    group.add_argument(
+        "--segment-steps",
+        type=positive,
+        nargs="?",
+        const=1,
+        metavar="N",
+        help="cut segments of N reasoning steps instead; N: 1",
+    )
+    group.add_argument(
+        "--separator",
+        type=_escaped,
+        default="\n\n",
+        metavar="TEXT",
+        help="what ends a step, for --segment-steps and --prm; default: a blank line, \\n\\n",
+    )
+
+
+def add_sampling(group: Any, seed: int = 0) -> None:
+    """Declare how tokens are drawn; `seed` is the default of the run's."""
     group.add_argument(
         "--max-tokens", type=positive, default=32_768, metavar="N", help="a branch's length; default: 32768"
     )
@@ -311,7 +321,7 @@ def _add_sampling(group: Any) -> None:
         group.add_argument(
             f"--{name}-penalty", type=float, default=default, metavar="X", help=f"default: {default}"
         )
-    group.add_argument("--seed", type=natural, default=0, metavar="N", help="of the run; default: 0")
+    group.add_argument("--seed", type=natural, default=seed, metavar="N", help=f"of the run; default: {seed}")
     group.add_argument(
         "--confidence-top",
         type=natural,
@@ -334,7 +344,8 @@ def _add_sampling(group: Any) -> None:
     )
 
 
-def _add_prm(group: Any) -> None:
+def add_prm(group: Any) -> None:
+    """Declare the process reward model."""
     group.add_argument("--prm", metavar="MODEL", help="scores every step; default: no scores")
     group.add_argument("--prm-kind", metavar="KIND", help="default: by the model's architecture")
     group.add_argument(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # its own, on a GPU.
 BATCH = 2048
 # What decides which branches there are, and how they are drawn.
-_SAMPLING = (
+SAMPLING = (
     "problems",
     "question_column",
     "answer_column",
@@ -46,7 +46,7 @@ _SAMPLING = (
     "shard",
 )
 # What decides what is found out about branches.
-_READING = (
+READING = (
     "prompt",
     "system",
     "chat_template_arg",
@@ -180,13 +180,13 @@ def _extend(
     lacking = None if args.misses is None else read_misses(args.misses, existing, args.branches)
     branches = args.branches if args.misses is None else None
     plan = plan_to_extend(existing, branches, args.model, dict(args.engine_arg))
-    _take_prm(args, existing)
+    take_prm(args, existing)
     extension = Extension(existing, places.locate(plan), args.out, lacking, scoring_of(), args.force)
     return extension, [] if extension.complete else extension.lines()
 
 
-def _take_prm(args: argparse.Namespace, existing: "Existing") -> None:
-    """Sets the options of the PRM as they were when the store was scored, where none is given."""
+def take_prm(args: argparse.Namespace, existing: "Existing") -> None:
+    """Set the options of the PRM as they were when the store was scored, where none is given."""
     recorded = existing.store.meta["provenance"].get("prm")
     if recorded is None or args.prm is not None:
         return
@@ -259,7 +259,7 @@ def _flag(name: str) -> str:
 
 # The options, and which others say nothing with them.
 _OPTIONS = {
-    "from_samples": (*_SAMPLING, "misses"),
-    "rescore": (*_SAMPLING, *_READING, *_MODEL, "misses"),
-    "extend": (*(name for name in _SAMPLING if name != "branches"), *_READING, "group"),
+    "from_samples": (*SAMPLING, "misses"),
+    "rescore": (*SAMPLING, *READING, *_MODEL, "misses"),
+    "extend": (*(name for name in SAMPLING if name != "branches"), *READING, "group"),
 }

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _TOKENIZING = ("revision", "tokenizer", "tokenizer_revision", "trust_remote_code")
 
 
-def add_arguments(group: Any) -> None:
-    """Declare the options."""
+def add_servers(group: Any, seconds: int = 3600) -> None:
+    """Declare the options of servers; `seconds` is the default of their patience."""
     group.add_argument(
         "--server",
         type=_addresses,
@@ -42,13 +42,18 @@ def add_arguments(group: Any) -> None:
     group.add_argument(
         "--server-timeout",
         type=positive,
-        default=3600,
+        default=seconds,
         metavar="SECONDS",
-        help="until a request is tried again; default: 3600",
+        help=f"until a request is tried again; default: {seconds}",
     )
     group.add_argument(
         "--prm-server", type=_addresses, action="extend", default=[], metavar="URL,...", help="of --prm"
     )
+
+
+def add_arguments(group: Any) -> None:
+    """Declare all options."""
+    add_servers(group)
     group.add_argument(
         "--gpus",
         type=positive,
