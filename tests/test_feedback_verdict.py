@@ -167,6 +167,11 @@ def test_too_few_problems_decide_nothing():
     assert verdict("accuracy holds within 0.1", ours, theirs)["outcome"] == "cannot tell"
 
 
+def test_free_text_cannot_be_checked():
+    found = judge(Hypothesis((), "it gets better"), *frames(lambda *_: (0.5, 0.5)), {}, NAMES)
+    assert found == {"outcome": "cannot tell", "claims": []}
+
+
 def test_only_what_both_have_played_is_compared():
     ours, theirs = frames(lambda *_: (0.5, 0.8))
     (whole,) = verdict("tokens down 15%", ours, theirs)["claims"]

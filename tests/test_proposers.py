@@ -95,6 +95,7 @@ def test_text_is_bounded_and_printable():
     assert said_in("Parents: 3 and round 1\nBoth.", [1, 2, 3]) == ("Both.", 3, 1, "")
     assert said_in("Parents: 9, 1", [1]) == ("", 1, None, "")
     assert said_in("Parent: 9", [1]) == ("", None, None, "")
+    assert said_in("\n" * 200_000 + "Parent: 1", [1]).parent == 1
 
 
 def test_tool_answers_are_bounded():
@@ -104,7 +105,7 @@ def test_tool_answers_are_bounded():
         {**row, "problem": f"p{i}", "error": "\x1b" * 500, "errors": 1} for i in range(999)
     ]
     end = bench.traces(1, store="s1", problem="p01", beta=0)[-1]
-    long = [{"round": i, "actions": [], "notes": ["n" * 500]} for i in range(999)]
+    long = [{"round": i, "actions": [], "notes": [f"{i}" + "n" * 500]} for i in range(999)]
     bench.traces = lambda *args, **kwargs: [*long, end]
     bench.read_controller = lambda round: "x\n" * 10**6
     bench.history = lambda: [{"round": i, "status": "failed", "error": "e" * 999} for i in range(1, 999)]
@@ -118,7 +119,7 @@ def test_tool_answers_are_bounded():
     }.items():
         answer = box.use(name, json.dumps(given))
         assert 1000 < len(answer) < 25_000 and "\x1b" not in answer
-        assert ("rounds left out]" if name == "read_trace" else "[cut: ") in answer
+        assert ("lines left out]" if name == "read_trace" else "[cut: ") in answer
 
 
 def test_a_trace_is_told_in_short_lines():
@@ -133,6 +134,18 @@ def test_a_trace_is_told_in_short_lines():
         "answered None: wrong; error: boom; tokens: decode 1",
         "1: extend 0-5: +600, answers 7x3 -1x1 2x1, prm 0.250 to 0.250, ended 1; prune 0,2-4; "
         "fork 3 -> 6: +100, 7: +50 answer 2 (stop); score refused; note: so",
+    ]
+
+
+def test_rounds_alike_share_a_line():
+    step = {"do": "extend", "ids": [2], "depth": [3], "tokens": [500], "answer": [5], "done": [None]}
+    actions = [[step], [step], [step], [step | {"answer": [4]}], [step]]
+    rounds = [{"round": i, "actions": action, "notes": []} for i, action in enumerate(actions, 7)]
+    end = {"answer": 5, "correct": True, "error": "", "spent": {}}
+    assert timeline.lines([*rounds, end])[1:] == [
+        "7 to 9, each: extend 2: +500 answer 5",
+        "10: extend 2: +500 answer 4",
+        "11: extend 2: +500 answer 5",
     ]
 
 

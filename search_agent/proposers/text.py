@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 MAX_SUMMARY = 600  # characters
 MAX_HYPOTHESIS = 1_000
 BLOCK = re.compile(r"^```[ \t]*(\w*)[^\n]*\n(.*?)(?:^```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
-HYPOTHESIS = re.compile(r"^\W*hypothesis\W+(.+)$", re.IGNORECASE | re.MULTILINE)
+# Within a line: over all that separates lines, a long file of nothing else would take for ever.
+GAP = r"[^\w\n]"
+HYPOTHESIS = re.compile(rf"^{GAP}*hypothesis{GAP}+(.+)$", re.IGNORECASE | re.MULTILINE)
 PARENT = re.compile(
-    r"^\W*parents?\W*(?:rounds?\W*)?(\d+)(?:\W+(?:and\W+)?(?:round\W*)?(\d+))?\W*$",
+    rf"^{GAP}*parents?{GAP}*(?:rounds?{GAP}*)?(\d+)(?:{GAP}+(?:and{GAP}+)?(?:round{GAP}*)?(\d+))?{GAP}*$",
     re.IGNORECASE | re.MULTILINE,
 )
 

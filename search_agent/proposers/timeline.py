@@ -21,12 +21,12 @@ def text(trace: Sequence[Mapping[str, Any]], limit: int = MAX_TEXT) -> str:
     sizes = list(accumulate(len(line) + 1 for line in told))
     head = bisect_right(sizes, limit // 2)
     tail = max(head, bisect_right(sizes, sizes[-1] - limit // 2) + 1)
-    gap = [f"[{tail - head} rounds left out]"] if tail > head else []
+    gap = [f"[{tail - head} lines left out]"] if tail > head else []
     return cut("\n".join([*told[:head], *gap, *told[tail:]]), limit + 100, "its lines are too long")
 
 
 def lines(trace: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The outcome, then a line a round.
+    """The outcome, then a line a round; rounds in a row that did and saw the same share one.
 
     Args:
         trace: as `env.evaluate.trace` returns it.
@@ -35,13 +35,17 @@ def lines(trace: Sequence[Mapping[str, Any]]) -> list[str]:
     spent = ", ".join(f"{name} {tokens}" for name, tokens in end.get("spent", {}).items())
     error = f"; error: {clean(end['error'], 300)}" if end.get("error") else ""
     outcome = f"answered {end['answer']}: {'right' if end['correct'] else 'wrong'}{error}; tokens: {spent}"
-    return [outcome, *map(_round, rounds)]
+    told = []
+    for what, alike in groupby(rounds, _round):
+        first, *rest = [entry["round"] for entry in alike]
+        told.append(f"{first} to {rest[-1]}, each: {what}" if rest else f"{first}: {what}")
+    return [outcome, *told]
 
 
 def _round(entry: Mapping[str, Any]) -> str:
     told = [_action(action) for action in entry["actions"]]
     told += [f"note: {clean(note, MAX_NOTE)}" for note in entry["notes"]]
-    return f"{entry['round']}: {'; '.join(told)}"
+    return "; ".join(told)
 
 
 def _action(action: Mapping[str, Any]) -> str:
