@@ -1,6 +1,7 @@
 """Draw a search run as one self-contained HTML file: RUN/report.html.
 
-Works on a run in any state, also while the search is still writing it.
+Works on a run in any state, also while the search is still writing it. A few episodes are played again, to be
+stepped through; where the stores are gone, or nothing can isolate the programs, the rest is drawn.
 
     autotts report runs/first --open
 """
