@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import CURVES, drawings, numbers, point
 
-from env.drawing.canvas import Look, log_ticks, short, spread, ticks
+from env.drawing.canvas import LEFT, Look, log_ticks, short, spread, ticks
 from env.drawing.frontiers import Curve, frontiers
+from env.drawing.intervals import Figure, Strip, intervals
 
 SIZES = st.lists(st.tuples(st.floats(0, 300), st.floats(5, 50)), max_size=8)
 
@@ -60,3 +61,30 @@ def test_frontiers_draw_every_point_and_only_the_winners_intervals():
 
 def test_a_frontier_of_one_free_point_that_is_always_right_can_be_drawn():
     drawings(frontiers("It", [Curve("round 1", Look(0), [point(0.5, 1.0, 0, None)] * 2, 0)]))
+
+
+def test_looks_can_be_told_apart():
+    looks = {
+        (look.css, look.shape) for hollow in (False, True) for look in (Look(s, hollow) for s in range(26))
+    }
+    assert len(looks) == 2 * 26
+    assert Look(0).shape != Look(1).shape and Look(6).css == Look(1).css
+
+
+FIGURES = [Figure(0.1, (-0.1, 0.3), "one: 0.1"), None, Figure(-9.0, (-12.0, -7.0), "far: -9")]
+
+
+def test_intervals_have_a_line_for_each_name_and_a_place_for_each_strip():
+    names = [("one", Look(0)), ("none", Look(1)), ("far", Look(2, hollow=True))]
+    strips = [Strip(("easy", "3 problems"), FIGURES), Strip(("hard", "4 problems"), FIGURES)]
+    wide, narrow = drawings(intervals("It", names, strips, "points", floor=-1.0))
+    for svg, lists_of_names in ((wide, 1), (narrow, 2)):
+        told = [text.text for text in svg.iter("text")]
+        assert told.count("none") == lists_of_names and {"easy", "hard", "points"} <= set(told)
+        marks = [path for path in svg.iter("path") if path.find("title") is not None]
+        assert [mark.find("title").text for mark in marks] == ["one: 0.1", "far: -9"] * 2
+        # What is below the floor is an arrow at the edge, and its interval is not in the picture at all.
+        assert [mark.get("d") for mark in marks] == [Look(0).shape, LEFT] * 2
+        assert len([line for line in svg.iter("polyline") if line.get("class").startswith("span")]) == 2
+        width, height = map(float, svg.get("viewBox").split()[2:])
+        assert all(0 <= number <= max(width, height) for number in numbers(svg))
