@@ -54,6 +54,8 @@ COMMANDS = {
     "evaluate": ("env.commands.evaluate", "measure accuracy and cost of controllers on stores"),
     "compare": ("env.commands.compare", "say whether one controller is better than another"),
     "export": ("env.commands.export", "write a controller as one file that runs it against a vLLM server"),
+    "policy": ("search_agent.commands.policy", "fit which controller to play by difficulty and budget"),
+    "live": ("collect.commands.live", "play a controller against a real model"),
     "search": ("search_agent.commands.search", "search for better controllers"),
     "report": ("search_agent.commands.report", "draw a search run as one self-contained HTML file"),
 }
