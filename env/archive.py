@@ -8,14 +8,13 @@ has another name and is played anew; what has not is found, whoever asks for it.
 import hashlib
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
 
 from env import files
 from env.evaluate import Episodes
 from env.isolation.wire import pack
 from env.store import Store
-from env.unit import Unit
+from env.unit import Unit, helpers
 
 # Raised whenever the same unit would come to other figures than before.
 FORMAT = 1
@@ -66,7 +65,7 @@ class Archive:
             **vars(unit),
             "format": FORMAT,
             "contents": self._contents(unit.store),
-            "program": (unit.program.name, unit.program.source, unit.program.trusted, _helpers()),
+            "program": (unit.program.name, unit.program.source, unit.program.trusted, helpers()),
             "overrides": pack(dict(unit.overrides)),
             "costs": [(spec, _named_files(spec)) for spec in unit.costs],
         }
@@ -78,13 +77,6 @@ class Archive:
         if store not in self._stores:
             self._stores[store] = json.dumps(Store.open(store).meta, sort_keys=True)
         return self._stores[store]
-
-
-def _helpers() -> str:
-    """The source of what controllers may import."""
-    voting = find_spec("controllers.voting")
-    assert voting is not None and voting.origin is not None
-    return Path(voting.origin).read_text(encoding="utf-8")
 
 
 def _named_files(spec: str) -> list[bytes]:

@@ -287,12 +287,16 @@ def _pool(i_trust_this_code: bool) -> Pool:
 
 def open_pool(i_trust_this_code: bool) -> Pool:
     """What plays controllers apart; `i_trust_this_code` as in `env.isolation.pool.Pool`."""
-    voting = find_spec("controllers.voting")
-    assert voting is not None and voting.origin is not None
-    helpers = {"controllers.voting": Path(voting.origin).read_text(encoding="utf-8")}
     # Children take turns on the processors, in each worker as many: only one that sleeps takes so long.
     limits = Limits(cpu=CPU, wall=2.0 * CPU * CONCURRENCY)
-    return Pool(limits, helpers, i_trust_this_code=i_trust_this_code)
+    return Pool(limits, helpers(), i_trust_this_code=i_trust_this_code)
+
+
+def helpers() -> dict[str, str]:
+    """The modules of ours that a controller may import, by name, as source text."""
+    voting = find_spec("controllers.voting")
+    assert voting is not None and voting.origin is not None
+    return {"controllers.voting": Path(voting.origin).read_text(encoding="utf-8")}
 
 
 def _audit(unit: Unit, played: Played) -> None:
