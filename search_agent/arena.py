@@ -78,21 +78,31 @@ class Arena:
         return self._run(self.holdout, programs, self.splits.holdout, range(self.final_seeds))
 
     def draft(self, program: Program) -> Episodes:
-        """A few episodes on a few feedback problems, over the whole grid."""
-        from env.evaluate import evaluate
+        """A few episodes on a few feedback problems, at one beta after the other up to the first error."""
+        from polars import concat
 
-        with self._here:
-            return evaluate(
-                self.stores,
-                [program],
-                betas=self.betas,
-                seeds=range(PROPOSER_SEED, PROPOSER_SEED + 2),
-                problems=self.splits.feedback[:SMOKE_PROBLEMS],
-                # Quick rather than strict: what a draft's figures are good for is the proposer's own loss.
-                isolation=None if program.trusted else "batch",
-                workers=1,
-                **self._options,
-            )
+        from env.evaluate import Episodes, evaluate
+
+        frames, schedules = [], {}
+        for beta in self.betas:
+            with self._here:
+                played = evaluate(
+                    self.stores,
+                    [program],
+                    betas=[beta],
+                    seeds=range(PROPOSER_SEED, PROPOSER_SEED + 2),
+                    problems=self.splits.feedback[:SMOKE_PROBLEMS],
+                    # Quick rather than strict: what a draft's figures are worth is its author's own loss.
+                    isolation=None if program.trusted else "batch",
+                    workers=1,
+                    **self._options,
+                )
+            frames.append(played.frame)
+            schedules |= played.schedules
+            # A program that hangs would cost its time limit at every beta.
+            if (played.frame["error"] != "").any():
+                break
+        return Episodes(concat(frames), schedules)
 
     def misses(self, programs: Sequence[Program], frame: pl.DataFrame) -> pl.DataFrame:
         """What the programs asked of the search stores in vain, see `env.misses.find_misses`."""

@@ -86,7 +86,7 @@ def preflight(
     if costs and budget.max_cost is not None:
         dearest = max(cost.cost_usd or 0.0 for cost in costs)
         if dearest and (room := (budget.max_cost - (spent.cost_usd or 0.0)) / dearest) < FEW + 1:
-            yield _few(room, f"one costs about ${dearest:.2f}", f"--max-cost ${budget.max_cost:g}")
+            yield _few(room, f"one costs about ${dearest:.2f}", f"--max-cost {budget.max_cost:g}")
     if costs and budget.max_total_tokens is not None:
         most = max(map(_tokens, costs))
         if most and (room := (budget.max_total_tokens - _tokens(spent)) / most) < FEW + 1:

@@ -75,9 +75,10 @@ class Desk:
     def begin(self, most: int | None) -> None:
         """Let lanes begin that have threads of their own; at most so many, if given.
 
-        A lane begins anew when its last proposal has left the queue: it is never more than one ahead.
+        A lane begins anew when its last proposal is the next to be evaluated: so it does not wait for that,
+        and is never more than one ahead.
         """
-        waiting = {self.run.proposal(number)[0]["proposer"] for number in self.run.proposals()}
+        waiting = {self.run.proposal(number)[0]["proposer"] for number in self.run.proposals()[1:]}
         idle = [lane for lane in self._apart if not (lane.busy or lane.over or lane.label in waiting)]
         for lane in idle[:most]:
             lane.busy, self._out = True, self._out + 1

@@ -155,9 +155,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
                 redraw()
 
             run.change_stop(stop)
-            Search(
-                run, arena, lanes, baselines, examples, say, warn=teller.warn, ablated=options.ablate
-            ).go()
+            Search(run, arena, lanes, baselines, examples, say, warn=teller.warn, ablated=options.ablate).go()
         show_outcome(run)
     except KeyboardInterrupt:
         again = f"autotts search --resume --out {shlex.quote(str(run.path))}"

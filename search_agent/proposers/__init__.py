@@ -128,8 +128,8 @@ class _Settings(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(
-            f"--proposer {self._text}: {message.replace('--', '')}; expected NAME:OPTION=VALUE,..., NAME being "
-            f"of {', '.join(NAMES)}, options as in `autotts search --help`, and role={'|'.join(ROLES)}"
+            f"--proposer {self._text}: {message.replace('--', '')}; expected NAME:OPTION=VALUE,..., NAME "
+            f"is {' or '.join(NAMES)} and OPTION role ({'|'.join(ROLES)}) or as in `autotts search --help`"
         )
 
 
