@@ -1,18 +1,23 @@
 """The controllers that ask several models or prompts: each choice, each token as in rules played by hand."""
 
 import random
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 import pytest
+from checkout import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+import autotts
+from env.costs.known import Known
+from env.costs.shapes import shape
 from env.evaluate import evaluate
 from env.index import Index
 from env.nodes import Nodes
-from env.program import check, needs
+from env.program import Program, check, needs
 from env.store import Store
 from env.store_writer import StoreWriter
 from tests.forests import Problem, Trees, numbers
@@ -101,6 +106,35 @@ def test_they_keep_the_contract_on_one_screen(name) -> None:
     assert needs(source) == {"arms"}
     assert len(source.splitlines()) <= 64
     assert "replay" in source.split('"""')[1].lower()
+
+
+@isolated
+def test_a_small_model_against_a_large_one_at_equal_eflops(tmp_path, monkeypatch, capsys) -> None:
+    """The recipe of the README on the bundled store; each arm is priced by the shape of its own model."""
+    monkeypatch.chdir(ROOT)
+    store = shutil.copytree("data/stores/tiny-arms", tmp_path / "tiny-arms")
+    source = shipped("self_consistency").source.replace("probe=False", "probe=False, arm=1")
+    (tmp_path / "large.py").write_text(source)
+    words = ["--store", str(store), "--cost", "eflops", "--beta", "0,0.5", "--seeds", "3"]
+    assert autotts.main(["compare", "self_consistency", str(tmp_path / "large.py"), *words]) == 0
+    assert "self_consistency against large: 50 problems" in capsys.readouterr().out
+
+    known = Known.of(Store.open(store))
+    assert known.models == ("data/tiny/small", "data/tiny/model")
+    prompt = dict(
+        zip(Store.open(store).problems["question_hash"].to_pylist(), known.prompt[:, 0], strict=True)
+    )
+    programs = [shipped("self_consistency"), Program("large", source, trusted=True)]
+    free = "eflops:intensity=0"
+    frame = evaluate([Store.open(store)], programs, betas=[0.0], seeds=range(2), costs=[free]).frame
+    for program, model in zip(programs, known.models, strict=True):
+        size = shape(model)
+        mine = frame.filter(pl.col("controller") == program.name)
+        flops = [
+            2 * size.parameters * tokens + size.attention * tokens * (prompt[problem] + tokens / 2)
+            for problem, tokens in mine.select("problem", "tokens").iter_rows()
+        ]
+        assert mine[f"cost:{free}"].to_list() == pytest.approx(flops)
 
 
 def test_a_store_of_one_arm_says_what_is_missing() -> None:
