@@ -24,8 +24,11 @@ from env.program import GRID, Program, ProgramError, check
 from env.store import Store
 from search_agent.arena import Arena
 from search_agent.controller_api import CONTROLLER_API
+from search_agent.feedback.packet import losses, wastes
+from search_agent.feedback.telling import telling
+from search_agent.feedback.verdict import aliases
+from search_agent.proposers import timeline
 from search_agent.proposers.text import clean, cut, table
-from search_agent.proposers.timeline import lines
 from search_agent.scoring import faults, score
 from search_agent.splits import split
 
@@ -120,33 +123,36 @@ def _objection(program: Program, arena: Arena) -> str:
 
 
 def _happened(program: Program, arena: Arena, frame: pl.DataFrame) -> dict[str, str]:
-    """What happened on the feedback problems: figures, and the dearest episodes that went right and wrong."""
+    """What a model may read of a program: its figures on the feedback problems, and what they teach."""
     import polars as pl
 
-    stores = {str(store.path): store for store in arena.stores}
-    aliases = {problem: f"p{k:02d}" for k, problem in enumerate(arena.splits.feedback, 1)}
-    at = pl.col("beta")
-    figures = frame.group_by("store", "problem").agg(
-        *(pl.col("correct").filter(at == beta).mean().alias(f"accuracy_at_{beta:g}") for beta in GRID),
-        *(pl.col("tokens").filter(at == beta).mean().alias(f"tokens_at_{beta:g}") for beta in GRID),
-    )
-    rows = [
-        {**row, "model": stores[row["store"]].model, "problem": aliases[row["problem"]]}
-        for row in figures.sort("store", "problem").to_dicts()
+    known = aliases(arena)
+    unnamed = {real: alias for alias, real in known.items()}
+
+    def named(rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.with_columns(pl.col("store", "problem").replace_strict(unnamed))
+
+    means = [
+        pl.col(column).filter(pl.col("beta") == beta).mean().alias(f"{name}_at_{beta:g}")
+        for name, column in (("accuracy", "correct"), ("tokens", "tokens"), ("sequential", "sequential"))
+        for beta in GRID
     ]
-    told: dict[str, str] = {"problems": table(rows, ["model", *figures.columns[1:]])}
+    figures = named(frame).group_by("store", "problem").agg(means)
+    past = named(arena.hindsight(program))
+    told = {
+        "problems": table(figures.sort("store", "problem").to_dicts(), figures.columns),
+        "where_accuracy_was_lost": losses(past),
+        "where_tokens_went": wastes(past),
+    }
     errors, error = faults(frame)
     if errors:
         told["errors"] = f"{errors} of {len(frame)} episodes, the first: {clean(error, 500)}"
-    middle = GRID[len(GRID) // 2]
-    for name, right in (("dearest_right_episode", True), ("dearest_wrong_episode", False)):
-        some = frame.filter(at == middle, pl.col("correct") == right)
-        if not some.is_empty():
-            row = some.sort("tokens", "store", "problem", "seed").row(-1, named=True)
-            store = stores[row["store"]]
-            where = f"{store.model}, {aliases[row['problem']]}, beta {middle:g}"
-            trace = arena.trace(store, program, middle, row["problem"], row["seed"])
-            told[name] = "\n".join([where, *lines(trace)])
+    stores = {str(store.path): store for store in arena.stores}
+    for number, (why, where, said) in enumerate(telling(past, None), 1):
+        store, problem = stores[known[where["store"]]], known[where["problem"]]
+        log = timeline.text(arena.trace(store, program, where["beta"], problem, where["seed"]))
+        place = f"{where['store']} {where['problem']} beta {where['beta']:g}"
+        told[f"episode_{number}"] = f"{why} ({place})\n{said}\n{log}"
     return {name: cut(text, MAX_ARTIFACT, "the rest is left out") for name, text in told.items()}
 
 

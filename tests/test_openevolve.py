@@ -75,11 +75,13 @@ def test_a_program_is_worth_its_hypervolume_on_problems_that_the_model_reads_not
     assert set(metrics) == {"combined_score", "accuracy", "tokens", "sequential_tokens"}
     assert 0 < metrics["combined_score"] < 5
     assert 0 < metrics["sequential_tokens"] < metrics["tokens"]
-    assert set(artifacts) == {"controller_api", "problems", "dearest_right_episode", "dearest_wrong_episode"}
+    teaching = {"where_accuracy_was_lost", "where_tokens_went", "episode_1", "episode_2", "episode_3"}
+    assert set(artifacts) == {"controller_api", "problems"} | teaching
     heads, *rows = (line.split(",") for line in artifacts["problems"].splitlines())
     # Of ten problems three are left for the end, and a third of the others is shown.
     assert [row[heads.index("problem")] for row in rows] == ["p01", "p02", "p03"]
-    assert artifacts["dearest_wrong_episode"].startswith("toy-0, p0")
+    assert "(s1 p0" in artifacts["episode_1"] and "1: branch 0-" in artifacts["episode_1"]
+    assert artifacts["where_accuracy_was_lost"].startswith("all: right ")
     assert "ep.branch" in artifacts["controller_api"]
 
 
@@ -143,5 +145,5 @@ def test_openevolve_finds_a_better_program_with_the_configuration_of_the_readme(
         )
     assert done.returncode == 0, done.stderr[-3000:]
     asked = json.dumps(server.requests[0])
-    assert "ep.branch" in asked and "accuracy_at_0.5" in asked
+    assert "ep.branch" in asked and "accuracy_at_0.5" in asked and "of a possible" in asked
     assert (tmp_path / "out" / "best" / "best_program.py").read_text() == program(9).strip()

@@ -82,8 +82,8 @@ def sections(bench: Workbench, round: int | None = None) -> Iterator[tuple[str, 
     if logged:
         past = bench.hindsight(number)
         before = bench.hindsight(other["round"]) if other and other.get("round") else None
-        yield f"Where accuracy was lost ({len(past)} episodes)", _losses(past, before, other)
-        yield f"Where tokens went ({len(past)} episodes, means)", _wastes(past, before, other)
+        yield f"Where accuracy was lost ({len(past)} episodes)", losses(past, before, other)
+        yield f"Where tokens went ({len(past)} episodes, means)", wastes(past, before, other)
     if other and pairs is not None and len(pairs):
         yield f"What the change did, against {other['name']}", _change(pairs)
     for why, where, told in telling(past, pairs) if logged else ():
@@ -156,7 +156,13 @@ def _frontiers(
     return "\n".join(lines)
 
 
-def _losses(past: pl.DataFrame, before: pl.DataFrame | None, other: Record | None) -> str:
+def losses(past: pl.DataFrame, before: pl.DataFrame | None = None, other: Record | None = None) -> str:
+    """Where accuracy was lost, by hindsight on a sample of episodes (under aliases).
+
+    Args:
+        past: as `search_agent.feedback.sample` has it.
+        before: the same of the program that it is held against, if there is one; `other` is its record.
+    """
     lines = [_lost("all", past)]
     if before is not None and other is not None:
         lines.append(_lost(f"all of {other['name']}", before))
@@ -186,7 +192,8 @@ def _most(past: pl.DataFrame, loss: str) -> str:
     return ", ".join(f"{store} {problem} ({lost} of {of})" for store, problem, lost, of in top.iter_rows())
 
 
-def _wastes(past: pl.DataFrame, before: pl.DataFrame | None, other: Record | None) -> str:
+def wastes(past: pl.DataFrame, before: pl.DataFrame | None = None, other: Record | None = None) -> str:
+    """Where tokens went, see `losses`."""
     lines = [_went("all", past)]
     if before is not None and other is not None:
         lines.append(_went(f"all of {other['name']}", before))

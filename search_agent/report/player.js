@@ -1,6 +1,6 @@
 // Two programs on one episode, side by side, on one clock.
 
-const WIDTH = 520, EDGE = 30, FOOT = 16, TALLEST = 460;
+const WIDTH = 520, EDGE = 30, FOOT = 16, TALLEST = 460, LETTER = 11;
 
 // A timeline of one run; `to(time)` moves it. Both panes share the scale of the longer one.
 const pane = (name, run, length) => {
@@ -22,6 +22,7 @@ const pane = (name, run, length) => {
     const top = k * lane, middle = top + lane / 2;
     const marks = letters || k % Math.ceil(10 / lane) === 0
       ? [draw("text", { class: "id", x: EDGE - 4, y: middle + 3.5 }, `${branch.id}`)] : [];
+    let shown = null, edge = -LETTER;
     for (const s of branch.segments) {
       if (s.end > s.start) {
         marks.push(add(draw("rect", {
@@ -29,8 +30,10 @@ const pane = (name, run, length) => {
           width: Math.max(1, x(s.end) - x(s.start)), height: lane * 0.76,
         }), s.round));
       }
-      if (s.answer !== null && letters) {
+      // A letter where the answer is another one, and at the end, as far as there is room.
+      if (letters && s.answer !== null && (s.answer !== shown || s.done) && x(s.end) - edge >= LETTER) {
         marks.push(add(draw("text", { x: x(s.end) - 9, y: middle + 3.5 }, letter(s.answer)), s.round));
+        [shown, edge] = [s.answer, x(s.end)];
       }
       if (s.done) marks.push(add(draw("path", { d: `M${x(s.end)} ${top}v${lane}` }), s.round));
     }

@@ -35,7 +35,8 @@ that select, which they never see. Hard problems come first."""
 ABOUT_EPISODES = """\
 The same episode, played by two programs: same problem, beta and seed, hence the same branches in the same
 order. A lane is a branch, a box what it decoded in one round; from left to right time passes on the critical
-path. Letters are answers, at the end of the box after which the branch showed them; grey boxes showed none.
+path. Letters and colours are answers, at the end of the box after which the branch showed another one; grey
+boxes showed none.
 A bar ends a branch that finished, a cross one that was pruned. Arrow keys step; in a timeline, up and down
 choose a branch."""
 
