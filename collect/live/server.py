@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from collect.endpoint import CONNECT_SECONDS, RETRIES, Served, failure, key
+from collect.endpoint import CONNECT_SECONDS, Served, failure, key
 from collect.engine import EngineError, Request
 from collect.live.streams import Dropped, Piece
 from collect.servers import IN_FLIGHT, OLDEST, BadReply, body_of, cached_tokens, check_sample, confidence_of
@@ -30,38 +30,39 @@ class ServerStreams:
     """
 
     def __init__(self, served: Served, in_flight: int = IN_FLIGHT, seconds: float = SECONDS) -> None:
-        import httpx
+        from openai import AsyncOpenAI, Timeout
 
         self.where, self.context, self.open = served.url, served.context, 0
         self._name = served.name
-        self._client = httpx.AsyncClient(
-            base_url=served.url,
-            headers={"Authorization": f"Bearer {key()}", "Content-Type": "application/json"},
-            timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS), pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=in_flight),
+        self._client = AsyncOpenAI(
+            api_key=key(),
+            base_url=f"{served.url}/v1",
+            # Whoever asks counts what fails, and knows what is worth another attempt.
+            max_retries=0,
+            timeout=Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
         )
         self._turns = asyncio.Semaphore(in_flight)
 
     async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """See `Streams`."""
-        import httpx
+        from openai import OpenAIError
 
         said = _Said(request, self.where)
+        create = self._client.completions.with_streaming_response.create
         self.open += 1
         try:
             async with (
                 self._turns,
-                self._client.stream("POST", "/v1/completions", content=self._body(request)) as response,
+                # What is in `extra_body` is sent as it is; the package looks at every token of a prompt.
+                create(model=self._name, prompt="", stream=True, extra_body=_body(request)) as response,
             ):
-                if response.status_code != 200:
-                    raise self._refusal(response, await response.aread())
-                async for event in _events(response.aiter_raw()):
+                async for event in _events(response.iter_bytes()):
                     if piece := said.read(event):
                         yield piece
             yield said.end()
-        except httpx.HTTPError as error:
+        except OpenAIError as error:
             if said.finish is None:
-                raise self._dropped(error) from None
+                raise self._failed(error) from None
             # Only the count of tokens is lost.
             yield said.end()
         except EngineError as error:
@@ -84,56 +85,39 @@ class ServerStreams:
 
     async def close(self) -> None:
         """See `Streams`."""
-        await self._client.aclose()
-
-    def _body(self, request: Request) -> bytes:
-        asked = body_of(request)
-        asked |= asked.pop("extra_body")
-        asked |= {"model": self._name, "stream": True, "stream_options": {"include_usage": True}}
-        # Nobody reads the log probabilities of the tokens themselves, and they are most of a reply.
-        asked["logprobs"] = request.top_logprobs or None
-        return json.dumps(asked, separators=(",", ":")).encode()
+        await self._client.close()
 
     async def _metric(self, name: str) -> str | None:
         """The first line of a metric."""
-        import httpx
+        from openai import OpenAIError
 
         try:
-            response = await self._client.get("/metrics")
-        except httpx.HTTPError:
+            text = await self._client.get(f"{self.where}/metrics", cast_to=str)
+        except OpenAIError:
             return None
-        lines = response.text.splitlines() if response.status_code == 200 else []
-        return next((line for line in lines if line.startswith(name)), None)
+        return next((line for line in text.splitlines() if line.startswith(name)), None)
 
-    def _refusal(self, response: Any, body: bytes) -> Exception:
+    def _failed(self, error: Any) -> Exception:
+        """What a failure of the connection, or a refusal, means for the request."""
         from openai import APIStatusError
 
-        said = body.decode(errors="replace")
-        try:
-            said = json.loads(said)["error"]["message"]
-        # Gateways answer in words of their own.
-        except (ValueError, LookupError, TypeError):
-            pass
-        final = ModelError(str(failure(self.where, APIStatusError(said, response=response, body=None))))
-        status = response.status_code
-        if status not in _PASSING and status < 500:
+        final = ModelError(str(failure(self.where, error)))
+        if not isinstance(error, APIStatusError):
+            return Dropped(final)
+        if error.status_code not in _PASSING and error.status_code < 500:
             return final
         try:
-            after = float(response.headers.get("retry-after", ""))
+            after = float(error.response.headers.get("retry-after", ""))
         except ValueError:
             return Dropped(final)
         return Dropped(final, min(max(after, 0.0), _LONGEST_WAIT))
 
-    def _dropped(self, error: Exception) -> Dropped:
-        import httpx
-        from openai import APIConnectionError, APITimeoutError
 
-        request = httpx.Request("POST", self.where)
-        if isinstance(error, httpx.TimeoutException):
-            return Dropped(ModelError(str(failure(self.where, APITimeoutError(request)))))
-        lost = APIConnectionError(request=request)
-        lost.__cause__ = error
-        return Dropped(ModelError(str(failure(self.where, lost, RETRIES))))
+def _body(request: Request) -> dict[str, Any]:
+    asked = body_of(request)
+    asked |= asked.pop("extra_body")
+    # Nobody reads the log probabilities of the tokens themselves, and they are most of a reply.
+    return asked | {"logprobs": request.top_logprobs or None, "stream_options": {"include_usage": True}}
 
 
 class _Said:
@@ -176,7 +160,7 @@ class _Said:
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """What each server-sent event carries, up to the one that says that there are no more."""
     rest = b""
-    async for chunk in chunks:
+    async for chunk in _whole(chunks):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
@@ -184,3 +168,21 @@ async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 if event == b"[DONE]":
                     return
                 yield event
+
+
+async def _whole(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What a connection brings; where it breaks, in the words that the package has for its beginning."""
+    from openai import APIConnectionError, APITimeoutError
+
+    try:
+        async for chunk in chunks:
+            yield chunk
+    # The errors of whichever package moves the bytes; nothing else happens here.
+    except Exception as error:
+        request: Any = None
+        lost = (
+            APITimeoutError(request)
+            if "Timeout" in type(error).__name__
+            else APIConnectionError(request=request)
+        )
+        raise lost from error

@@ -170,11 +170,7 @@ class LiveEpisode:
             if not self.answers.seen(self.final):
                 self.final = UNPARSED
                 self.error = "ControllerError: the answer is no code that this episode has seen"
-        actions = list(_actions(told.actions, told.ids))
-        results = await self._step(actions)
-        if actions:
-            self.log.append((told.actions, told.ids, results))
-        (reply,) = write(told, results, self._wanted)
+        (reply,) = write(told, await self.step(told.actions, told.ids), self._wanted)
         return reply
 
     @property
@@ -185,6 +181,13 @@ class LiveEpisode:
         said = [b for b, each in enumerate(self.branches) if each.told == self.final]
         ended = [b for b in said if LIVE < self.branches[b].end < EXHAUSTED]
         return next(iter(ended + said), None)
+
+    async def step(self, actions: NDArray[Any], ids: NDArray[Any]) -> Revealed:
+        """Answer one round; see `env.replay.Replay.step`. Raises ModelError and TaskError."""
+        revealed = await self._step(list(_actions(actions, ids)))
+        if len(actions):
+            self.log.append((actions, ids, revealed))
+        return revealed
 
     async def _step(self, actions: list[_Asked]) -> Revealed:
         for each in actions:

@@ -1,0 +1,233 @@
+"""Live episodes of a model that says what a store says, held against replay of that store."""
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from env.index import Index
+from env.isolation.link import Limits
+from env.isolation.pool import Pool
+from env.live import player as player_module
+from env.live.answers import Answers
+from env.live.bench import Bench, Question
+from env.live.episode import LiveEpisode
+from env.live.names import FORKS, Fresh, Stored
+from env.live.player import Player
+from env.replay import Replay
+from tests.forests import Trees, numbers, trees
+from tests.live_model import OneOf, StoreModel
+from tests.playing import grow, line, store, tree
+from tests.programs import CAREFUL, isolated, shipped, written
+from tests.test_replay import drawn
+
+_program = st.lists(st.lists(numbers, min_size=1, max_size=4), min_size=1, max_size=6)
+
+
+def asked_everywhere(drawn_store: Trees) -> Trees:
+    """A live model has an answer wherever it is asked, unless it is never asked."""
+    nodes = [node for problem in drawn_store.problems for node in problem.nodes]
+    if any(not node.end and node.answer != -2 for node in nodes):
+        for node in nodes:
+            node.answer = max(node.answer, -1)
+    return drawn_store
+
+
+def live_episode(model: StoreModel, problem: int, seed: int, max_branches: int | None, right) -> LiveEpisode:
+    names = Stored(model.index, problem, seed, max_branches or 0)
+    return LiveEpisode(
+        model.ask(str(problem), 0), model.abilities, names, Answers(OneOf(right), "", ()), seed
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(trees(), st.integers(0, 2), st.integers(0, 3), _program, st.sampled_from((None, 1, 3, 100)))
+def test_any_actions_on_any_trees_are_answered_as_in_replay(
+    drawn_store, problem, seed, program, max_branches
+):
+    drawn_store = asked_everywhere(drawn_store)
+    problem %= len(drawn_store.problems)
+    index = Index.build(drawn_store.forest())
+    replay = Replay(index, [problem], [seed], max_branches=max_branches)
+    right = drawn_store.problems[problem].right
+    episode = live_episode(StoreModel(index), problem, seed, max_branches, right)
+    assert episode.max_branches == replay.max_branches[0] and episode.seed_key == replay.seed_keys[0]
+
+    async def play() -> None:
+        for turn in program:
+            known = len(episode.branches)
+            rows, ids = [], []
+            for action in [drawn(number, known) for number in turn]:
+                row, named = action.encoded(0)
+                rows.append(row)
+                ids += named
+            table = np.array(rows, np.int32).reshape(-1, 5)
+            expected = replay.step(table, np.array(ids, np.int32))
+            found = await episode.step(table.astype(np.int64), np.array(ids, np.int32).astype(np.int64))
+            assert_same(found, expected)
+            assert list(episode.ledger) == replay.ledger[0].tolist()
+            for name in ("asked", "granted", "rounds"):
+                assert getattr(episode, name) == getattr(replay, name)[0], name
+        given = max((branch.told for branch in episode.branches), default=-1)
+        assert replay.finish(np.array([0]), np.array([given])).all() == episode.answers.seen(given)
+        assert await episode.answers.correct(given) == replay.correct[0]
+
+    asyncio.run(play())
+
+
+def assert_same(found, expected) -> None:
+    for name in ("episode", "rows", "ledger", "branch", "answer", "tokens", "probe_tokens", "end", "depth"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+    for name in ("children", "confidence", "news"):
+        one, two = getattr(found, name), getattr(expected, name)
+        assert (one is None) == (two is None), name
+        if one is not None:
+            np.testing.assert_array_equal(one, two, name)
+    assert (found.scores is None) == (expected.scores is None)
+    if found.scores is not None:
+        np.testing.assert_array_equal(found.scores[0], expected.scores[0])
+        np.testing.assert_array_equal(found.scores[1], expected.scores[1])
+
+
+def play(program, model: StoreModel, seeds=(0,), names=None, **options):
+    """Episodes of the first problem, all at once."""
+
+    async def run():
+        player = Player(program, 0.5, **options)
+        try:
+            episodes = [
+                LiveEpisode(
+                    model.ask("0", 0),
+                    model.abilities,
+                    names() if names else Stored(model.index, 0, seed, 100),
+                    Answers(OneOf({1}), ""),
+                    seed,
+                    player.columns,
+                )
+                for seed in seeds
+            ]
+            return await asyncio.gather(*(player.play(episode) for episode in episodes)), episodes, player
+        finally:
+            player.close()
+
+    return asyncio.run(run())
+
+
+@isolated
+def test_untrusted_code_plays_in_children_as_it_does_here():
+    trusted = CAREFUL.__class__(CAREFUL.name, CAREFUL.source, trusted=True)
+    apart, _, player = play(CAREFUL, StoreModel(tree()), range(6), tracing=True)
+    here, episodes, _ = play(trusted, StoreModel(tree()), range(6), tracing=True)
+    assert player.level and player.settings == {}
+    assert [(p.answer, p.ledger, p.rounds, p.error) for p in apart] == [
+        (p.answer, p.ledger, p.rounds, p.error) for p in here
+    ]
+    assert {p.error for p in here} == {""} and len({p.ledger for p in here}) > 1
+    assert episodes[0].notes == [(0, "opened 1")] or episodes[0].notes[0][1].startswith("opened")
+
+
+@isolated
+def test_the_time_of_the_model_is_not_the_childs(monkeypatch):
+    helpers = {}
+    monkeypatch.setattr(
+        player_module, "open_pool", lambda trust: Pool(Limits(wall=0.8), helpers, i_trust_this_code=trust)
+    )
+    waits = written("waits", "for b in await ep.branch(2):\n    await ep.finish([b])\nreturn ep.answer[0]")
+    begin = time.monotonic()
+    (played,), _, _ = play(waits, StoreModel(line(), seconds=0.25))
+    assert played.error == "" and played.correct and time.monotonic() - begin > 1.2
+    hangs = written("hangs", "await ep.branch(1)\nwhile True:\n    pass")
+    (played,), _, _ = play(hangs, StoreModel(line()))
+    assert played.error == "kept us waiting for more than 0.8 seconds" and not played.model_failed
+
+
+@isolated
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_failure_is_the_outcome_of_its_episode_alone(trusted):
+    source = written(
+        "opens", "await ep.finish(await ep.branch(ep.rng.randrange(1, 3)))\nreturn ep.answer[0]"
+    ).source
+    program = CAREFUL.__class__("opens", source, trusted)
+    model = StoreModel(line(), fails=frozenset({(1,)}))
+    # Seeds open one branch or two; the store has two, in an order of theirs.
+    played, _, _ = play(program, model, range(8))
+    failed = [each for each in played if each.model_failed]
+    assert 0 < len(failed) < 8 and {each.error for each in failed} == {"ModelError: the model is gone"}
+    assert all(each.correct and not each.error for each in played if each not in failed)
+    assert model.closed == 8
+    raises = CAREFUL.__class__(
+        "raises", written("raises", "await ep.branch(1)\nreturn 1 // 0").source, trusted
+    )
+    (played,), _, _ = play(raises, StoreModel(line()))
+    assert (
+        played.error.startswith("ZeroDivisionError")
+        and not played.model_failed
+        and played.ledger.decode == 10
+    )
+
+
+def test_an_answer_that_was_never_seen_is_none():
+    invents = written("invents", "await ep.branch(1)\nreturn 7")
+    (played,), _, _ = play(CAREFUL.__class__("invents", invents.source, True), StoreModel(line()))
+    assert played.error == "ControllerError: the answer is no code that this episode has seen"
+    assert played.answer == -1 and not played.correct
+
+
+def test_the_winner_is_a_branch_that_ended_with_the_answer():
+    body = "a, b = await ep.branch(2)\nawait ep.finish([b])\nreturn ep.answer[b]"
+    program = CAREFUL.__class__("two", written("two", body).source, True)
+    _, (episode,), _ = play(program, StoreModel(line()))
+    assert episode.winner == 1 and episode.branches[1].end and not episode.branches[0].end
+    nothing = CAREFUL.__class__("nothing", written("nothing", "await ep.branch(1)\nreturn None").source, True)
+    _, (episode,), _ = play(nothing, StoreModel(line()))
+    assert episode.winner is None and episode.final == -1
+
+
+def test_new_branches_and_forks_have_names_of_their_own():
+    names = Fresh(3)
+    first, second = names.roots(0, 2)
+    (other,) = names.roots(1, 5)
+    assert [p.name for p in (first, second, other)] == [(0,), (1,), (0,)] and names.roots(0, 1) == []
+    one, two = names.forks(first, 2)
+    assert (one.name, two.name, one.depth) == ((0, 1, 1), (0, 1, 2), 2) and names.left(first) == FORKS - 2
+    onward = names.onward(first)
+    assert (onward.name, onward.depth, names.left(onward)) == ((0,), 2, FORKS)
+    assert names.forks(one, 1)[0].name == (0, 1, 1, 2, 1) and len(names.forks(two, 2 * FORKS)) == FORKS
+
+
+def test_a_model_that_says_more_than_the_store_goes_on_under_new_names():
+    root = grow(None, 10, 0)
+    grow(root, 5, 1, end=1)
+    grow(root, 6, 1, end=1)
+    index = store(root, *root.children)
+    names = Stored(index, 0, 0, 10)
+    (place,) = names.roots(0, 1)
+    last = names.onward(place)
+    beyond = names.onward(last)
+    assert (beyond.name, beyond.depth, beyond.node) == (last.name, 3, -1)
+    assert names.forks(beyond, 1)[0].name == (*last.name, 3, 1) and names.left(beyond) == FORKS - 1
+    assert names.onward(beyond).name == last.name
+
+
+def test_a_bench_follows_a_store_or_draws_anew(tmp_path):
+    from tests.trees import write
+
+    stored = write(tmp_path / "store")
+    player = Player(shipped("self_consistency"), 0.0)
+
+    class Recorder:
+        abilities = StoreModel(line()).abilities
+
+        def ask(self, question, seed):
+            self.asked = question, seed
+
+    model = Recorder()
+    followed = Bench(model, player, OneOf(), 5, follow=stored)
+    assert followed.episode(Question("q", "2"), 3).max_branches == 1 and model.asked == ("q", 5)
+    assert Bench(model, player, OneOf(), 5).episode(Question("q"), 3).max_branches == 64
+    assert model.asked == ("q", 8)
+    with pytest.raises(Exception, match="does not have the problem"):
+        followed.episode(Question("another"), 0)
