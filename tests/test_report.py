@@ -160,6 +160,16 @@ def test_a_hypothesis_stands_with_its_verdict_and_what_it_rests_on(tmp_path):
     assert "#hypotheses" in page.addresses
 
 
+def test_what_a_round_was_held_against_is_told_and_what_the_choice_is_worth(tmp_path):
+    race = {"part": "selection", "seeds": 5, "rival": 1, "gain": [0.1, -0.02, 0.22]}
+    run = make_run(tmp_path / "run", record(1, 0.5, race=None), record(2, 0.6, race=race), winner=2)
+    finalists = run.read("finalists.json")
+    run.write("finalists.json", finalists | {"crossed": {"problems": 0.4567, "models": None}})
+    text = Page(write_report(run.path).read_text(encoding="utf-8")).text
+    assert "against round 1 hypervolume +0.100 [-0.020, +0.220] on the selection problems, 5 seeds" in text
+    assert "0.457 on problems that had no part in the choice" in text
+
+
 def test_a_round_that_was_dropped_is_told_as_far_as_it_got_and_never_ahead(tmp_path):
     text = report(
         tmp_path / "run",

@@ -6,9 +6,11 @@ import time
 
 import polars as pl
 import pytest
+from made_up_run import make_run
 from measured_run import SEEDS, make
 from pictures import CURVES, drawings, point
 
+from search_agent.commands.search import draw
 from search_agent.report.charts import Step, best_by, trails
 from search_agent.report.episodes import choose, compact, episodes
 from search_agent.report.lineage import lineage
@@ -224,3 +226,10 @@ def test_a_drawing_that_fails_is_a_warning_and_the_search_goes_on(tmp_path):
         redraw()
     (warning,) = warnings
     assert "the search goes on: autotts: no search run in" in warning
+
+
+def test_a_search_outlives_its_report(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    (run.path / "finalists.json").write_text("{")
+    draw(run)
+    assert "the report could not be drawn" in capsys.readouterr().err

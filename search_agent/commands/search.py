@@ -162,19 +162,19 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         print(f"autotts: interrupted; go on with: {again}", file=sys.stderr)
         return 130
     except SearchStopped:
-        _draw(run)
+        draw(run)
         raise
-    _draw(run)
+    draw(run)
     return 0
 
 
-def _draw(run: Run) -> None:
+def draw(run: Run) -> None:
+    """Draw the report, or say why not: what was found does not depend on a picture of it."""
     from search_agent.report import write_report
 
     try:
         print(f"report: {write_report(run.path)}")
     except Exception as error:
-        # What was found is on disk; a picture of it can be drawn again.
         again = f"autotts report {shlex.quote(str(run.path))}"
         print(f"autotts: the report could not be drawn ({error}); try: {again}", file=sys.stderr)
 

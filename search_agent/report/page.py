@@ -121,6 +121,9 @@ def _facts(view: View) -> list[tuple[str, str]]:
         ("isolation of programs", show("; ".join(isolation)) or "no program ran yet"),
         ("rounds", show(statuses) or "none yet"),
     ]
+    if view.crossed:
+        told = " and ".join(f"{value:.3f} on {show(name)}" for name, value in view.crossed.items())
+        facts.append(("hypervolume of choosing like this", f"{told} that had no part in the choice"))
     if view.holdout:
         looks = {
             text: [Path(s).name for s in view.holdout.looks if view.holdout.looks[s] == text]

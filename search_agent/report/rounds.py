@@ -55,7 +55,7 @@ def _body(view: View, each: Round) -> str:
     if partner:
         origin += f" and {link(partner)}"
     stamps = "".join(stamp(caveat) for caveat in _caveats(each))
-    body = [f'<p class="meta">{show(each.proposer)}, {origin} {stamps}</p>']
+    body = [f'<p class="meta">{show(each.proposer)}, {origin}{_race(view, each)} {stamps}</p>']
     if each.error:
         body.append(f'<p class="error">{show(each.error)}</p>')
     if each.hypothesis:
@@ -72,6 +72,15 @@ def _body(view: View, each: Round) -> str:
             body.append(f"<h3>Schedule</h3>{settings}")
     body.append(_program(each, parent))
     return "".join(body)
+
+
+def _race(view: View, each: Round) -> str:
+    race, rival = each.race, view.round(each.race.rival) if each.race else None
+    if race is None or rival is None:
+        return ""
+    span = f" [{race.interval[0]:+.3f}, {race.interval[1]:+.3f}]" if race.interval else ""
+    where = f"the {show(race.part)} problems, {count(race.seeds, 'seed')}"
+    return f"; against {link(rival)} hypervolume {race.gain:+.3f}{span} on {where}"
 
 
 def _hypothesis(stated: Hypothesis) -> str:

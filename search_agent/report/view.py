@@ -79,6 +79,17 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
+class Race:
+    """The last comparison of a round with another: the gain in hypervolume, on paired episodes."""
+
+    part: str
+    seeds: int
+    rival: int
+    gain: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
 class Round:
     """A round: who proposed what from which parent, and what came of it.
 
@@ -103,6 +114,7 @@ class Round:
     source: str | None
     isolation: str
     shortfall: float
+    race: Race | None
 
     @property
     def name(self) -> str:
@@ -138,6 +150,8 @@ class View:
     Attributes:
         finished: whether finalists were chosen; `winner` is None where none of them was fit to win.
         chosen: figures of the finalists with the seeds of the end, by round.
+        crossed: what choosing as the winner was chosen is worth on "problems", and on "models", that have no
+            part in the choice; what was not measured is not there.
     """
 
     path: Path
@@ -147,6 +161,7 @@ class View:
     finished: bool
     winner: Round | None
     chosen: Mapping[int, Score]
+    crossed: Mapping[str, float]
     holdout: HoldOut | None
     usage: Usage
 
@@ -165,12 +180,16 @@ class View:
         with reading(path / "finalists.json"):
             finalists = run.read("finalists.json")
             chosen, winner = _chosen(finalists, rounds) if finalists else ({}, None)
+            told = (finalists or {}).get("crossed", {})
+            crossed = {str(name): float(value) for name, value in told.items() if value is not None}
         with reading(path / "holdout.json"):
             document = run.read("holdout.json")
             holdout = _holdout(document) if document else None
         with reading(path / "usage.jsonl"):
             usage = sum((_usage(call) for call in run.calls()), Usage())
-        return cls(path, run.config, rounds, baselines, bool(finalists), winner, chosen, holdout, usage)
+        return cls(
+            path, run.config, rounds, baselines, bool(finalists), winner, chosen, crossed, holdout, usage
+        )
 
     @cached_property
     def best(self) -> Round | None:
@@ -230,7 +249,15 @@ def _round(run: Run, record: Mapping[str, Any]) -> Round:
             source=run.source(number),
             isolation=isolation,
             shortfall=shortfall,
+            race=_race(record.get("race")),
         )
+
+
+def _race(told: Mapping[str, Any] | None) -> Race | None:
+    if not told:
+        return None
+    gain, *interval = map(float, told["gain"])
+    return Race(str(told["part"]), int(told["seeds"]), int(told["rival"]), gain, _interval(interval))
 
 
 def _hypothesis(stated: Mapping[str, Any] | None, verdict: Mapping[str, Any] | None) -> Hypothesis | None:
