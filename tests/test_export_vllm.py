@@ -1,4 +1,4 @@
-"""An exported file at a real vLLM server, in a process without AutoTTS: it draws a collection's own branches."""
+"""An exported file at a real vLLM server, in a process without AutoTTS: it draws a collection's branches."""
 
 import json
 import subprocess

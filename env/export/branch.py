@@ -190,9 +190,11 @@ class Branch:
     async def _take(self, chunk: Chunk) -> None:
         ids, settings, tags = chunk.ids, self._question.settings, self._question.tags
         texts = [chunk.text, *[""] * (len(ids) - 1)]
-        # Where a step ends among several tokens, which of them ends it?
-        if settings.segment_steps and len(ids) > 1 and settings.separator in self._step + chunk.text:
-            texts = await self._question.model.pieces(ids)
+        if settings.segment_steps:
+            # Which of several tokens ends a step? And is it white space, or the first half of a character?
+            unclear = len(ids) > 1 and settings.separator in self._step + chunk.text
+            if unclear or not chunk.text.strip():
+                texts = await self._question.model.pieces(ids)
         self.confidence += chunk.confidence
         for token, text in zip(ids, texts, strict=False):
             if self._cut:
