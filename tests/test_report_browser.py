@@ -206,14 +206,13 @@ def test_what_programs_and_models_wrote_runs_nowhere(browser, tmp_path):
     hostile_page = Opened(browser, write_report(run.path))
     page = hostile_page.page
     told = ""
-    for select in (2, 1, 0):
-        chooser = page.locator("#episodes-here select").nth(select)
-        for option in reversed(range(chooser.locator("option").count())):
-            chooser.select_option(str(option))
-            page.get_by_role("button", name="to the beginning").click()
-            for _ in range(3):
-                page.get_by_role("button", name="one step on").click()
-                told += "".join(hostile_page.text(".pane"))
+    left = page.locator("#episodes-here select").nth(1)
+    for option in range(left.locator("option").count()):
+        left.select_option(str(option))
+        page.get_by_role("button", name="to the beginning").click()
+        for _ in range(3):
+            page.get_by_role("button", name="one step on").click()
+            told += page.locator(".pane").first.inner_text()
     assert page.evaluate("typeof hacked") == "undefined"
     assert page.locator("img").count() == 0
     # The page's own script and its three blocks of data.
