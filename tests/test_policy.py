@@ -18,7 +18,7 @@ from env.store import Store
 from env.store_writer import StoreWriter
 from search_agent.policy import fitting
 from search_agent.policy.assemble import assemble
-from search_agent.policy.learning import Experiment, Policy, binned_by, held_out, learn
+from search_agent.policy.learning import KNOWN, Experiment, Policy, binned_by, held_out, learn
 from search_agent.policy.scouting import agreement
 from tests.playing import play_on
 from tests.programs import isolated, shipped
@@ -121,7 +121,8 @@ def test_hopeless_and_easy_problems_are_not_paid_for(stores, experiment, policy)
         assert figures["tokens"].to_list() == sorted(figures["tokens"])
     from env.comparison import compare
 
-    assert compare(tried["known"], tried["single"]).accuracy.value > 0
+    assert compare(tried[KNOWN], tried[policy.single]).accuracy.value > 0
+    assert list(tried) == ["mine", KNOWN, *NAMES]
 
 
 @isolated
@@ -326,7 +327,9 @@ def test_the_command(stores, tmp_path, capsys) -> None:
     said = capsys.readouterr().out
     for part in (
         "Scouts that agree, by bin: ",
-        "on the hold-out:",
+        "on the hold-out, ",
+        "mine against self_consistency",
+        "mine against adaptive_consistency",
         "mine at beta 0: ",
         "known difficulty against",
     ):
@@ -344,6 +347,10 @@ def test_the_command(stores, tmp_path, capsys) -> None:
     [
         (["--controller", "best_of_n"], "best_of_n needs prm, which .*fitted does not have"),
         (["--beta", "0.5,1"], "--beta must begin with 0"),
+        (
+            ["--out", "self_consistency.py"],
+            "has the name of a controller to choose from; give the policy anoth",
+        ),
         (["--out", "policy.txt"], "policy.txt is to be a controller: give a file whose name ends in .py"),
     ],
 )

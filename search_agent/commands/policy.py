@@ -2,7 +2,7 @@
 
 Evaluates the controllers over a grid of betas, chooses the best for each difficulty and budget, and writes
 the choice down as one controller file that runs like any other. With a hold-out it says what that is worth
-there, beside the best single controller, and beside what could be had if the difficulties were known.
+there, against every controller on its own, and beside what could be had if the difficulties were known.
 
     autotts policy --controller self_consistency adaptive_consistency best_of_n --out policy.py
     autotts policy stores/*/aime24 --holdout stores/*/aime25 --controller self_consistency mine.py --out p.py
@@ -95,8 +95,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         print("too few problems to tell difficulties apart: at each budget the best single controller plays")
     if tried:
         written = Program(args.out.stem, source)
-        _record(others, [written, *policy.rivals], experiment.betas, args.seeds)
-        _show(tried)
+        _record(others, [written, *programs], experiment.betas, args.seeds)
+        _show(tried, written.name, policy.single)
     print(f"policy: {args.out}")
     return 0
 
@@ -111,6 +111,10 @@ def _check(programs: Sequence[Program], stores: Sequence[Store], args: argparse.
                 )
     if args.out.suffix != ".py":
         raise UserError(f"{args.out} is to be a controller: give a file whose name ends in .py")
+    if args.out.stem in {program.name for program in programs}:
+        raise UserError(
+            f"{args.out} has the name of a controller to choose from; give the policy another one"
+        )
     if 0 not in args.beta:
         raise UserError(f"--beta must begin with 0, where a policy begins: for example {BETAS}")
 
@@ -131,19 +135,22 @@ def _record(stores: Sequence[Store], programs: Sequence[Program], betas: Sequenc
             print(f"warning: {warning}", file=sys.stderr)
 
 
-def _show(tried: dict[str, pl.DataFrame]) -> None:
-    """The hold-out: a row for each level, and what the comparisons say."""
+def _show(tried: dict[str, pl.DataFrame], name: str, single: str) -> None:
+    """The hold-out: rows of figures, and the policy against every controller."""
     from env.commands.compare import describe
     from env.comparison import compare
     from env.statistics import summarise
+    from search_agent.policy.learning import KNOWN
 
-    print("\non the hold-out:")
-    for frame in tried.values():
-        for row in summarise(frame):
+    print(f"\non the hold-out, {single} being the best controller on its own in what was fitted:")
+    for shown in (each for each in (name, KNOWN, single) if each in tried):
+        for row in summarise(tried[shown]):
             low, high = (100 * bound for bound in row["accuracy_ci"] or (row["accuracy"],) * 2)
             print(
                 f"{row['controller']} at beta {row['beta']:g}: {row['accuracy']:.1%} [{low:.0f}, {high:.0f}],"
                 f" {row['tokens']:,.0f} tokens, {row['sequential_tokens']:,.0f} sequential"
             )
-    print(f"\n{describe(compare(tried['policy'], tried['single']))}")
-    print(f"\n{describe(compare(tried['known'], tried['single']))}")
+    for other in (rival for rival in tried if rival not in (name, KNOWN)):
+        print(f"\n{describe(compare(tried[name], tried[other]))}")
+    if single in tried:
+        print(f"\n{describe(compare(tried[KNOWN], tried[single]))}")

@@ -19,6 +19,8 @@ from search_agent.policy.scouting import agreement
 
 # Told which part is under way, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
+# What is called so plays as if the difficulties were known.
+KNOWN = "known difficulty"
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,6 @@ class Policy:
     left_out: tuple[Player, ...]
     passing: tuple[float, ...]
     oracle: Sequence[fitting.Level]
-
-    @property
-    def rivals(self) -> list[Program]:
-        """The best controller on its own, and those who would play if the pass rates were known."""
-        names = {self.single} | {name for level in self.oracle for name, _ in level.players}
-        return [program for program in self.experiment.programs if program.name in names]
 
     @property
     def source(self) -> str:
@@ -208,17 +204,20 @@ def pass_rates(stores: Sequence[Store]) -> pl.DataFrame:
 
 
 def held_out(policy: Policy, stores: Sequence[Store], name: str) -> dict[str, pl.DataFrame]:
-    """On other problems the episodes of the policy, of the best single controller, and of known difficulties.
+    """The episodes on other problems: those of the policy, of `KNOWN`, and of each controller, by name.
 
-    The last is a bound and no controller: its bins are of the pass rates, which nobody knows beforehand.
+    `KNOWN` is a bound and no controller: its bins are of the pass rates, which nobody knows beforehand. Of
+    the controllers, only the betas at which they got what they asked for.
     """
     experiment = policy.experiment
-    plain = experiment.play("hold-out", stores, policy.rivals)
+    plain = experiment.play("hold-out", stores, experiment.programs)
     bins = binned_by(pass_rates(stores), "rate", policy.passing)
     known = fitting.play(policy.oracle, plain, plain, bins)
-    return {
-        "policy": experiment.play("hold-out, policy", stores, [policy.program(name)]),
-        "single": plain.filter(pl.col("controller") == policy.single),
+    found = {
+        name: experiment.play("hold-out, policy", stores, [policy.program(name)]),
         # Whoever plays: one row of figures for each level.
-        "known": known.with_columns(controller=pl.lit("known difficulty"), isolation=pl.lit("none")),
+        KNOWN: known.with_columns(controller=pl.lit(KNOWN), isolation=pl.lit("none")),
     }
+    for (controller,), frame in fitting.replayable(plain).group_by("controller", maintain_order=True):
+        found.setdefault(str(controller), frame)
+    return found
