@@ -41,7 +41,7 @@ async def solve(ep, n, share):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("stores") / "toy")
+    return make_store(tmp_path_factory.mktemp("stores") / "toy", problems=8, branches=12)
 
 
 def search(*words):
