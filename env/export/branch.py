@@ -10,6 +10,8 @@ from env.export.settings import Settings
 # A branch whose connection breaks goes on from where it was; so often in a row without a token, then not.
 ATTEMPTS = 6
 PAUSE = 0.5
+# How long an ended branch may wait for what its server says it took.
+GRACE = 1.0
 TO_THE_END = 1 << 40
 
 
@@ -141,51 +143,52 @@ class Branch:
         self.depth = min(self._wanted, len(self.ends))
 
     def stop(self) -> None:
-        """Close the request at once; what has come stays."""
-        if self._writer is not None:
+        """Close the request at once, unless only the server's account of it is to come; what came stays."""
+        if self._writer is not None and not self.finish:
             self._writer.cancel()
 
     async def closed(self) -> None:
         """Wait until the request is closed."""
         if self._writer is not None:
-            await asyncio.wait([self._writer])
+            await asyncio.wait([self._writer], timeout=GRACE if self.finish else None)
+            self._writer.cancel()
 
     async def _write(self) -> None:
         """Take in tokens until the branch has ended or is far enough ahead of its controller."""
-        question, failures = self._question, 0
+        failures = 0
         try:
             while not self.finish and not self._far_ahead():
                 before = len(self.ids)
-                # A continued branch must not draw the numbers with which it began.
-                path = self.path if before == self._began else (*self.path, -before)
-                left = question.max_tokens - before
                 try:
-                    async with aclosing(
-                        question.model.stream(
-                            question.prompt.ids + self.ids,
-                            left,
-                            question.seed_of(path),
-                            question.settings,
-                            question.confidence,
-                            question.usage,
-                        )
-                    ) as chunks:
-                        async for chunk in chunks:
-                            await self._take(chunk)
-                            # A server's own bound on replies is none of ours: the branch is continued.
-                            if chunk.finish == "stop" or len(self.ids) >= question.max_tokens:
-                                self._end(chunk.finish or "length")
-                            if self.finish or self._far_ahead():
-                                break
-                        else:
-                            raise Dropped("the reply was cut short")
+                    await self._stream()
                 except Dropped as error:
                     failures = failures + 1 if len(self.ids) == before else 0
                     if failures == ATTEMPTS:
-                        raise question.model.broken(str(error)) from None
-                    await asyncio.sleep(PAUSE * 2**failures)
+                        raise self._question.model.broken(str(error)) from None
+                    if not self.finish:
+                        await asyncio.sleep(PAUSE * 2**failures)
         finally:
             self._changed.set()
+
+    async def _stream(self) -> None:
+        """One request, from where the branch is; read on to what the server says of it at the end."""
+        question, at = self._question, len(self.ids)
+        # A continued branch must not draw the numbers with which it began.
+        seed = question.seed_of(self.path if at == self._began else (*self.path, -at))
+        prompt, left = question.prompt.ids + self.ids, question.max_tokens - at
+        stream = question.model.stream(
+            prompt, left, seed, question.settings, question.confidence, question.usage
+        )
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                await self._take(chunk)
+                # A server's own bound on replies is none of ours: the branch is continued.
+                if not self.finish and (chunk.finish == "stop" or len(self.ids) >= question.max_tokens):
+                    self._end(chunk.finish or "length")
+                if not self.finish and self._far_ahead():
+                    return
+        if not self.finish:
+            raise Dropped("the reply was cut short")
 
     async def _take(self, chunk: Chunk) -> None:
         ids, settings, tags = chunk.ids, self._question.settings, self._question.tags
@@ -221,6 +224,7 @@ class Branch:
     def _end(self, finish: str) -> None:
         self.finish = finish
         self.ends.append(len(self.ids))
+        self._changed.set()
 
     def _far_ahead(self) -> bool:
         known = len(self.ends) >= self._wanted > 0
