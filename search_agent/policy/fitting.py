@@ -136,7 +136,8 @@ def fit(plain: Tally, binned: Tally, betas: Sequence[float], rng: np.random.Gene
         Level(0.0, (plain.players[o],), float(tokens[k]), float(correct[:, k].mean()))
         for k, o in enumerate(front)
     ]
-    for who in exchanges(binned):
+    # In a single bin there is nothing for scouts to tell.
+    for who in exchanges(binned) if binned.share.shape[1] > 1 else ():
         spent, right = binned.played(who)
         # The single players, mixed so that they cost as much.
         mix = [np.interp(np.log(spent), np.log(tokens), unit) for unit in np.eye(len(front))]

@@ -80,7 +80,6 @@ class Policy:
         left_out: players that asked for more than the stores have, so that nobody knows what they can do.
         passing: the pass rates that part the bins of an oracle, which hold as many problems.
         oracle: who would play if the pass rates were known, without scouts.
-        source: the file.
     """
 
     experiment: Experiment

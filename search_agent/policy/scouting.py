@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from env.episode import BRANCH, FINISH
-from env.index import Index
+from env.index import Index, Ints
 from env.order import rank
 from env.replay import Replay
 from env.store import Store
@@ -39,16 +39,16 @@ def agreement(store: Store, seeds: Sequence[int], scouts: int) -> pl.DataFrame:
     ).select(pl.lit(store.path).alias("store"), pl.all())
 
 
-def _agreeing(replay: Replay, scouts: int) -> np.ndarray:
+def _agreeing(replay: Replay, scouts: int) -> Ints:
     episodes = np.arange(len(replay))
 
-    def act(kind: int, counts: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        columns = np.broadcast_arrays(episodes, kind, 0, counts, 0)
-        return np.stack(columns, axis=1), ids
+    def actions(kind: int, counts: Ints | int) -> Ints:
+        """One for each episode, as `env.episode` lays them out."""
+        return np.stack(np.broadcast_arrays(episodes, kind, 0, counts, 0), axis=1)
 
-    rows = replay.step(*act(BRANCH, np.int64(scouts), np.zeros(0, np.int64))).rows
+    rows = replay.step(actions(BRANCH, scouts), np.zeros(0, np.int64)).rows
     owner = np.repeat(episodes, rows)
-    answers = replay.step(*act(FINISH, rows, rank(owner))).answer
+    answers = replay.step(actions(FINISH, rows), rank(owner)).answer
     given = np.stack([owner, answers])[:, answers >= 0]
     pairs, counts = np.unique(given, axis=1, return_counts=True)
     most = np.zeros(len(replay), np.int64)
