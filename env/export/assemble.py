@@ -44,7 +44,8 @@ def assemble(program: Program, beta: float, settings: Settings, voting: str, ori
         )
     sources = {part: (HERE / f"{part}.py").read_text(encoding="utf-8") for part in PARTS}
     helpers, kept_imports = _helpers(voting, _imported(tree))
-    body = {part: _body(text) for part, text in sources.items()}
+    trees = {part: ast.parse(text) for part, text in sources.items()}
+    body = {part: _body(text, trees[part]) for part, text in sources.items()}
     body["program"] = _replaced(
         body["program"],
         {
@@ -54,12 +55,12 @@ def assemble(program: Program, beta: float, settings: Settings, voting: str, ori
             "controller": _as_function(program.source, tree),
         },
     )
-    imports = _merged([kept_imports, *map(ast.parse, sources.values())])
+    imports = _merged([kept_imports, *trees.values()])
     sections = [f"{_header(program, beta, origin)}\n\n{imports}"]
-    for part, source in sources.items():
+    for part in PARTS:
         if part == "program":
             sections += helpers
-        sections += [_as_comment(ast.get_docstring(ast.parse(source)) or ""), body[part]]
+        sections += [_as_comment(ast.get_docstring(trees[part]) or ""), body[part]]
     sections.append('if __name__ == "__main__":\n    sys.exit(main())')
     text = "\n\n\n".join(section.strip("\n") for section in sections) + "\n"
     try:
@@ -199,9 +200,9 @@ def _merged(trees: Iterable[ast.Module]) -> str:
     return "\n".join([*standard, "", "import openai"])
 
 
-def _body(text: str) -> str:
+def _body(text: str, tree: ast.Module) -> str:
     """A module's text behind its docstring and imports."""
-    nodes = ast.parse(text).body
+    nodes = tree.body
     last = max(k for k, node in enumerate(nodes) if k == 0 or isinstance(node, (ast.Import, ast.ImportFrom)))
     return "\n".join(text.splitlines()[nodes[last].end_lineno :]).strip("\n")
 
