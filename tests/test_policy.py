@@ -330,7 +330,7 @@ def test_the_command(stores, tmp_path, capsys) -> None:
         "on the hold-out, ",
         "mine against self_consistency",
         "mine against adaptive_consistency",
-        "mine at beta 0: ",
+        "m other, mine at beta 0: ",
         "known difficulty against",
     ):
         assert part in said

@@ -147,7 +147,8 @@ def _show(tried: dict[str, pl.DataFrame], name: str, single: str) -> None:
         for row in summarise(tried[shown]):
             low, high = (100 * bound for bound in row["accuracy_ci"] or (row["accuracy"],) * 2)
             print(
-                f"{row['controller']} at beta {row['beta']:g}: {row['accuracy']:.1%} [{low:.0f}, {high:.0f}],"
+                f"{row['model']} {row['dataset']}, {row['controller']} at beta {row['beta']:g}:"
+                f" {row['accuracy']:.1%} [{low:.0f}, {high:.0f}],"
                 f" {row['tokens']:,.0f} tokens, {row['sequential_tokens']:,.0f} sequential"
             )
     for other in (rival for rival in tried if rival not in (name, KNOWN)):
