@@ -2,7 +2,7 @@
 
     pip install -e '.[cpu]'
     python -m data.tiny.make [--out FOLDER]
-    python -m data.tiny.make --size small    # the smaller model alone, in about five minutes
+    python -m data.tiny.make --size small    # the smaller model alone, in about six minutes
 
 Writes `model/` and `prm/` (Hugging Face checkpoints), the problem files and `figures.json` into FOLDER, by
 default the one that this file is in; of the smaller model `small/`, with figures of its own. Seeded; where
