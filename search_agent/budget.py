@@ -11,6 +11,7 @@ from search_agent.archive import Run
 from search_agent.arena import Arena
 from search_agent.desk import Lane
 from search_agent.proposal import Usage
+from search_agent.race import LEADERS
 
 # With so few proposals or fewer a search is hardly one.
 FEW = 2
@@ -39,9 +40,9 @@ class Budget:
         """As the head of a run tells it."""
         return cls(**stop)
 
-    def deadline(self, started: float, reserve: float) -> float | None:
-        """The `time.monotonic` at which proposing ends, so that `reserve` seconds are left for the end."""
-        return None if self.minutes is None else started + 60 * self.minutes - reserve
+    def deadline(self, started: float, end: float) -> float | None:
+        """The `time.monotonic` at which proposing ends, so that `end` seconds are left for the end."""
+        return None if self.minutes is None else started + 60 * self.minutes - end
 
     def used_up(self, run: Run, begun: int, deadline: float | None) -> str:
         """Why no more proposals may be begun ("" = they may); `begun` counts all so far."""
@@ -117,11 +118,22 @@ def _tokens(usage: Usage) -> int:
     return usage.prompt_tokens + usage.completion_tokens
 
 
+def reserve(run: Run, arena: Arena) -> float:
+    """Seconds that finalists and hold-out will take."""
+    finalists = LEADERS * len(arena.stores) * len(arena.splits.selection)
+    holdout = (len(run.baselines()) + 1) * len(arena.holdout) * len(arena.splits.holdout)
+    return (finalists + holdout) * arena.final_seeds * _seconds_an_episode(run, arena)
+
+
 def _seconds_a_round(run: Run, arena: Arena) -> float:
-    """Of a program that runs every lap, judged by the baselines; 0 = not known."""
-    clock, count = run.read("clock.json"), len(run.baselines())
-    if not (clock and count):
-        return 0.0
-    feedback, selection = len(arena.splits.feedback) * arena.seeds, len(arena.splits.selection)
-    one = feedback + selection * arena.seeds
-    return float(clock["baselines"]) / count * one / (feedback + selection * arena.final_seeds)
+    """Of a program that runs every lap."""
+    problems = len(arena.splits.feedback) + len(arena.splits.selection)
+    return len(arena.stores) * problems * arena.seeds * _seconds_an_episode(run, arena)
+
+
+def _seconds_an_episode(run: Run, arena: Arena) -> float:
+    """At every beta once, judged by the baselines; 0 = not known."""
+    feedback, selection = len(arena.splits.feedback), len(arena.splits.selection)
+    played = len(run.baselines()) * len(arena.stores)
+    played *= feedback * arena.seeds + selection * arena.final_seeds
+    return float((run.read("clock.json") or {"baselines": 0.0})["baselines"]) / max(1, played)

@@ -10,7 +10,7 @@ from env.errors import UserError
 from env.program import Program, ProgramError, check
 from search_agent.archive import Run
 from search_agent.arena import Arena
-from search_agent.budget import Budget, preflight
+from search_agent.budget import Budget, preflight, reserve
 from search_agent.desk import Desk, Lane
 from search_agent.feedback.verdict import verdict_on
 from search_agent.finale import choose, look_at_holdout
@@ -67,9 +67,7 @@ class Search:
         self.measure_baselines()
         if self.run.read("finalists.json") is None:
             budget = Budget.of(self.run.stop)
-            # Finalists and hold-out take about as long as the baselines did, and that time is agreed on too.
-            reserve = (self.run.read("clock.json") or {"baselines": 0.0})["baselines"]
-            deadline = budget.deadline(started, reserve)
+            deadline = budget.deadline(started, reserve(self.run, self.arena))
             for warning in preflight(budget, self.run, self.arena, self.lanes, deadline):
                 self.warn(warning)
             self.play_rounds(budget, deadline)

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from search_agent.archive import Run
-from search_agent.budget import Budget, preflight, since_best
+from search_agent.budget import Budget, preflight, reserve, since_best
 from search_agent.desk import Lane
 from search_agent.proposal import Usage
 
@@ -74,9 +74,10 @@ class FakeArena:
     """As much of an arena as an estimate looks at."""
 
     seeds, final_seeds = 20, 100
+    stores, holdout = ["s"], ["a", "b"]
 
     class splits:
-        feedback, selection = range(10), range(20)
+        feedback, selection, holdout = range(10), range(20), range(5)
 
 
 def warned(budget, run, estimate=NOTHING, deadline=None):
@@ -113,3 +114,5 @@ def test_time_for_a_program_or_two_is_warned_of(run):
     (few,) = warned(Budget(minutes=9), run, deadline=time.monotonic() + 75)
     assert "--minutes 9 leaves room for about 2 proposals (measuring one takes about 30 s)" in few
     assert warned(Budget(minutes=9), run, deadline=time.monotonic() + 300) == []
+    # Four finalists and two programs on two stores: 4 x 20 + 2 x 2 x 5 problems, 100 seeds, at 20 a second.
+    assert reserve(run, FakeArena) == pytest.approx(100 * 100 / 20)

@@ -1,6 +1,9 @@
 """Several proposers at once: nobody waits who need not, and the books say who knew what."""
 
 import random
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -192,3 +195,30 @@ def test_a_proposal_is_on_disk_before_anything_else_and_survives(run):
     record, source = again.proposal(1)
     assert (record["proposer"], record["seen"], source) == ("model", 0, "model 1")
     assert again.rounds() == [] and again.proposals() == [1]
+
+
+COMMAND = """
+import sys, threading, time
+from pathlib import Path
+from search_agent.proposers.process import run
+
+argv = ["sh", "-c", "echo $$ > pid; sleep 1000"]
+words = argv, Path(sys.argv[1]), {"PATH": "/usr/bin:/bin"}, 1000
+threading.Thread(target=run, args=words, daemon=True).start()
+while not (Path(sys.argv[1]) / "pid").exists():
+    time.sleep(0.01)
+raise KeyboardInterrupt
+"""
+
+
+def test_an_interrupted_search_leaves_no_command_behind(tmp_path):
+    done = subprocess.run([sys.executable, "-c", COMMAND, tmp_path], capture_output=True, timeout=SECONDS)
+    assert done.returncode == -signal.SIGINT, done.stderr
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + SECONDS
+    while subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True).stdout.strip() not in (
+        b"",
+        b"Z",
+    ):
+        assert time.monotonic() < deadline, "the command is still running"
+        time.sleep(0.01)

@@ -198,6 +198,11 @@ def _resumed(args: argparse.Namespace) -> tuple[Run, argparse.Namespace]:
     if not args.out:
         raise UserError("--resume needs to know which run: give its folder with --out")
     run = Run.open(args.out)
+    if "ablated" not in run.config:
+        raise UserError(
+            f"{run.path} was started by an earlier AutoTTS, which measured every program whole; finish it "
+            "with that, or start another run with another --out"
+        )
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     options = start.merged(args, vars(parser.parse_args([])), run.config["options"], run.path)

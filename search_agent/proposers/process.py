@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -37,16 +39,23 @@ def run(argv: Sequence[str], folder: Path, environment: Mapping[str, str], secon
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    # A thread that waits here is not woken when the program ends, so nobody else would end its command.
+    end = atexit.register(partial(_kill, process.pid))
     output = _Output(cast(BufferedReader, process.stdout))
     try:
         status: int | None = process.wait(seconds)
     except subprocess.TimeoutExpired:
         status = None
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        atexit.unregister(end)
+        end()
         process.wait()
     return Ended(status, output.text())
+
+
+def _kill(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 class _Output:
