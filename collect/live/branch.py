@@ -33,7 +33,7 @@ class StreamedBranch:
     def __init__(
         self, session: "LiveSession", arm: int, name: Name, parent: "StreamedBranch | None" = None
     ) -> None:
-        self._session, self._arm = session, arm
+        self.session, self._arm = session, arm
         self._sampler = session.model.arms[arm].sampler
         self._prompt = session.prompt(arm)
         # Where the segments end that were shown, and the texts of the first of them.
@@ -52,9 +52,9 @@ class StreamedBranch:
         """See `Branch`."""
         line = self._line
         if not self._owns or line.name != name:
-            path = line.ids[: self._shown], line.confidence[: self._shown]
+            path = self.ids, line.confidence[: self._shown]
             self.close()
-            self._line, self._owns = Line(self._session, self._arm, name, *path), True
+            self._line, self._owns = Line(self.session, self._arm, name, *path), True
             line = self._line
         first, end = self._shown, await line.next()
         self._shown = end
@@ -74,15 +74,13 @@ class StreamedBranch:
         """See `Branch`."""
         prober = self._sampler.prober
         assert prober is not None
-        ids, prompt = self._line.ids[: self._shown], self._prompt.ids
+        ids, prompt = self.ids, self._prompt.ids
         prefix = Spliced((prompt, len(prompt)), (ids, len(ids)))
         asking = prober.ask([Prefix(prefix, self._sampler.prompter.is_thinking(self._prompt, ids))])
         requests = next(asking)
         while True:
             (request,) = requests
-            sample = await self._session.calls.whole(
-                self._arm, request, "probe", self._line.name, len(prefix)
-            )
+            sample = await self.session.calls.whole(self._arm, request, "probe", self._line.name, len(prefix))
             try:
                 requests = asking.send([sample])
             except StopIteration as end:
@@ -91,11 +89,16 @@ class StreamedBranch:
 
     async def score(self) -> list[float]:
         """See `Branch`."""
-        return await self._session.score(self.text(), self._has_ended, self._line.name)
+        return await self.session.score(self.text(), self._has_ended, self._line.name)
 
     def fork(self, name: Name) -> "StreamedBranch":
         """See `Branch`."""
-        return self._session.adopt(StreamedBranch(self._session, self._arm, name, self))
+        return self.session.adopt(StreamedBranch(self.session, self._arm, name, self))
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens up to the end of the last segment."""
+        return self._line.ids[: self._shown]
 
     def text(self) -> str:
         """See `Branch`."""
@@ -111,7 +114,5 @@ class StreamedBranch:
 
     def _answer(self) -> str | None:
         sampler = self._sampler
-        text = final_answer_text(
-            sampler.tokens, sampler.prompter, self._prompt, self._line.ids[: self._shown]
-        )
+        text = final_answer_text(sampler.tokens, sampler.prompter, self._prompt, self.ids)
         return extract(sampler.task, text)
