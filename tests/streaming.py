@@ -88,14 +88,14 @@ Fault = Callable[["Exchange"], AsyncIterator[None]]
 class Exchange:
     """One request to the server."""
 
-    def __init__(self, server: "StreamingServer", writer: asyncio.StreamWriter) -> None:
+    def __init__(self, server: "StreamingServer | None", writer: asyncio.StreamWriter) -> None:
         self.server, self.writer = server, writer
         self.body: dict[str, Any] = {}
 
     async def stream(self, body: dict[str, Any], stop_after: int | None = None) -> None:
         """Say it all, or so many events of it."""
         server, writer = self.server, self.writer
-        ids = reply_to(body)[: body["max_tokens"]]
+        ids = server.reply_to(body)[: body["max_tokens"]]
         finish = "stop" if ids and ids[-1] in body["stop_token_ids"] else "length"
         self.head(200, "text/event-stream", chunked=True)
         size = server.tokens_an_event
@@ -209,6 +209,8 @@ class StreamingServer:
         struck: how often each fault did.
     """
 
+    reply_to = staticmethod(reply_to)
+
     def __init__(
         self, faults: tuple = (), every: int = 3, seconds: float = 0.0, tokens_an_event: int = 1
     ) -> None:
@@ -254,8 +256,60 @@ class StreamingServer:
         await exchange.stream(exchange.body)
 
 
+class Meddler:
+    """Between a client and a real server: a fault in every `every`-th completion that is asked for.
+
+    Attributes:
+        struck: how often each fault did.
+        passed: completions that went through whole.
+    """
+
+    KINDS = ("busy", "reset before", "reset amid", "truncated", "late")
+
+    def __init__(self, upstream: str, every: int = 3) -> None:
+        self.port, self.every = int(upstream.rpartition(":")[2]), every
+        self.struck: Counter[str] = Counter()
+        self.seen = self.passed = 0
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+            body = await reader.readexactly(int(length[1]) if length else 0)
+            kind = ""
+            if b"/v1/completions" in head:
+                self.seen += 1
+                if self.seen % self.every == 0:
+                    kind = self.KINDS[sum(self.struck.values()) % len(self.KINDS)]
+                    self.struck[kind] += 1
+            await self._pass_on(head, body, kind, writer)
+
+    async def _pass_on(self, head: bytes, body: bytes, kind: str, writer: asyncio.StreamWriter) -> None:
+        if kind == "busy":
+            Exchange(None, writer).say(429, {"error": {"message": "slow down"}}, "Connection: close\r\n")
+            return await writer.drain()
+        if kind == "reset before":
+            return writer.transport.abort()
+        upstream, sink = await asyncio.open_connection("127.0.0.1", self.port)
+        with contextlib.closing(sink):
+            sink.write(re.sub(rb"(?i)connection: [^\r]*", b"Connection: close", head) + body)
+            events = 0
+            while part := await upstream.read(1 << 14):
+                events += part.count(b"data: {")
+                if kind == "late":
+                    await asyncio.sleep(0.05)
+                elif kind and events > 4:
+                    writer.write(part[: len(part) // 2])
+                    await writer.drain()
+                    return writer.transport.abort() if kind == "reset amid" else None
+                writer.write(part)
+                await writer.drain()
+        self.passed += b"/v1/completions" in head
+
+
 @contextlib.contextmanager
-def running(server: StreamingServer) -> Iterator[StreamingServer]:
+def running(server: Any) -> Iterator[Any]:
     """Serves from a thread of its own."""
     loop = asyncio.new_event_loop()
     listening = loop.run_until_complete(asyncio.start_server(server.serve, "127.0.0.1", 0))

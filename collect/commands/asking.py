@@ -71,8 +71,8 @@ class Asked:
     branch_tokens: int | None
 
 
-def add_arguments(parser: argparse.ArgumentParser, problems: bool = True) -> None:
-    """Declare the options; `problems` = whether there is a set of them."""
+def add_arguments(parser: argparse.ArgumentParser, problems: bool = True, server: str = "--server") -> None:
+    """Declare the options; `problems` = whether there is a set of them, `server` = the option of servers."""
     parser.add_argument(
         "--store",
         type=Path,
@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser, problems: bool = True) -> Non
         parser.set_defaults(problems="", question_column=None, answer_column=None, config=None)
         parser.set_defaults(split="test", revision=None, limit=None, dataset=None, task="math")
     add_model(parser.add_argument_group("model"))
-    where.add_servers(parser.add_argument_group("where it runs"), PATIENCE)
+    where.add_servers(parser.add_argument_group("where it runs"), PATIENCE, server)
     add_segments(parser.add_argument_group("segments"))
     add_sampling(parser.add_argument_group("sampling, all of it sent and recorded"), SEED)
     add_prm(parser.add_argument_group("process reward model"))
@@ -182,6 +182,8 @@ def open_model(
 
     wanted, scores = needs(program.source), None
     if "prm" in wanted:
+        # Two models of one process would work in two threads, which vLLM is not made for.
+        args.gpus = None if args.server else 1
         scoring = scoring_of(args, not args.server, where.Where(args))
         if scoring is None:
             raise UserError(f"{program.name} asks for step scores: name a process reward model with --prm")

@@ -96,21 +96,29 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     asked = _with_seed(args, asking.read(args, add_arguments))
     player = Player(program, args.beta, dict(args.set), i_trust_this_code=args.i_trust_this_code)
     folder = RunFolder(args.out, _recipe(args, asked, player))
-    with folder.locked():
-        places = asking.open_places(args, asked.plan)
-        log = CallLog(folder.path)
-        try:
-            model = asking.open_model(args, asked, places, program, log)
-            rows = asyncio.run(_play(args, asked, _bench(args, asked, model, player), places, folder))
-        finally:
-            log.close()
-    from env import files
-    from env.live.folder import SUMMARY
-
-    files.write(folder.path / SUMMARY, files.as_json({"rows": rows}))
+    rows = _finished(args, folder)
+    if rows is None:
+        with folder.locked():
+            places = asking.open_places(args, asked.plan)
+            log = CallLog(folder.path)
+            try:
+                model = asking.open_model(args, asked, places, program, log)
+                rows = asyncio.run(_play(args, asked, _bench(args, asked, model, player), places, folder))
+            finally:
+                log.close()
+        folder.write_summary(rows)
     show(rows)
     print(f"episodes, calls and figures: {folder.path}")
     return 0
+
+
+def _finished(args: argparse.Namespace, folder: "RunFolder") -> list[dict[str, Any]] | None:
+    """The figures of a run that has nothing left to play."""
+    rows = folder.summary()
+    levels = [row["concurrency"] for row in rows]
+    if not rows or args.concurrency not in (None, levels) or any(row["model_failures"] for row in rows):
+        return None
+    return rows
 
 
 async def _play(
@@ -128,10 +136,10 @@ async def _play(
     everywhere = [place for some in places.values() for place in some]
     player = bench.player
     try:
-        room = await _room(args, asked, player, everywhere)
+        room = await room_of(args, asked, player, everywhere)
         print("\n".join(room.lines()), file=sys.stderr)
         rows = []
-        for concurrency in args.concurrency or [room.episodes]:
+        for concurrency in args.concurrency or folder.levels() or [room.episodes]:
             before = await asyncio.gather(*(place.preemptions() for place in everywhere))
             with progress_bar(f"episodes, {concurrency} at a time") as progress:
                 played = await play_all(
@@ -198,9 +206,10 @@ def _recipe(args: argparse.Namespace, asked: "Asked", player: "Player") -> dict[
     }
 
 
-async def _room(
+async def room_of(
     args: argparse.Namespace, asked: "Asked", player: "Player", places: "Sequence[Streams]"
 ) -> "Room":
+    """How many episodes of a player the model holds at a time."""
     from collect.live.memory import Room, bytes_a_token, total
     from env.live.names import MAX_BRANCHES
 

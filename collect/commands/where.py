@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 _TOKENIZING = ("revision", "tokenizer", "tokenizer_revision", "trust_remote_code")
 
 
-def add_servers(group: Any, seconds: int = 3600) -> None:
-    """Declare the options of servers; `seconds` is the default of their patience."""
+def add_servers(group: Any, seconds: int = 3600, name: str = "--server") -> None:
+    """Declare the options of servers; `seconds` is the default of their patience, `name` what they are."""
     group.add_argument(
-        "--server",
+        name,
+        dest="server",
         type=_addresses,
         action="extend",
         default=[],

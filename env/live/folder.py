@@ -14,7 +14,7 @@ import json
 import logging
 import logging.handlers
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +66,35 @@ class RunFolder:
                 raise UserError(f"another process is at work in {self.path}; choose another --out") from None
             yield
 
-    def finished(self, concurrency: int) -> Rows:
-        """The episodes that were done with so many in flight, without those whose model failed."""
-        rows = (json.loads(file.read_text()) for file in self._episodes(concurrency).glob("[!.]*.json"))
+    def finished(self, part: int | str) -> Rows:
+        """The episodes of a part of the run, such as those with so many in flight; none whose model failed."""
+        rows = (json.loads(file.read_text()) for file in self._episodes(part).glob("[!.]*.json"))
         return {(row["problem"], row["seed"]): row for row in rows if not row["model_failed"]}
 
-    def write(self, concurrency: int, row: Mapping[str, Any]) -> None:
+    def write(self, part: int | str, row: Mapping[str, Any]) -> None:
         """Keep an episode."""
-        folder = self._episodes(concurrency)
+        folder = self._episodes(part)
         folder.mkdir(parents=True, exist_ok=True)
         files.write(folder / f"{row['problem']}-{row['seed']}.json", files.as_json(dict(row)))
 
-    def _episodes(self, concurrency: int) -> Path:
-        return self.path / "episodes" / str(concurrency)
+    def levels(self) -> list[int]:
+        """The numbers in flight with which episodes were played so far."""
+        return sorted(int(each.name) for each in self.path.glob("episodes/*") if each.name.isdecimal())
+
+    def summary(self) -> list[dict[str, Any]]:
+        """The figures of a run that is done; none if it is not."""
+        try:
+            rows: list[dict[str, Any]] = json.loads((self.path / SUMMARY).read_text())["rows"]
+        except FileNotFoundError:
+            return []
+        return rows
+
+    def write_summary(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the figures."""
+        files.write(self.path / SUMMARY, files.as_json({"rows": [dict(row) for row in rows]}))
+
+    def _episodes(self, part: int | str) -> Path:
+        return self.path / "episodes" / str(part)
 
 
 class CallLog:

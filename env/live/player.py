@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,18 +82,18 @@ class Player:
         self._overrides, self._tracing = dict(overrides or {}), tracing
         self._children: Children | None = None
         if program.trusted:
-            try:
-                names = program.load()
-                self.settings = unpack(pack(resolve(names, self.beta, self._overrides)))
-            except Exception as error:
-                raise UserError(
-                    f"the controller {program.name} cannot be played: {describe(error)}"
-                ) from error
-            self._solve = names["solve"]
-            self.level = ""
+            self._names, self.level = self._told(program.load), ""
+            self.settings = self._schedule()
         else:
             pool = open_pool(i_trust_this_code)
             self._children, self.level = Children(pool), pool.level
+
+    def at(self, beta: float) -> "Player":
+        """The same controller in the same processes at another beta; close this one only. Raises UserError."""
+        other = copy(self)
+        other.beta = float(beta)
+        other.settings = other._schedule() if self.program.trusted else None
+        return other
 
     async def play(self, episode: LiveEpisode) -> Played:
         """Play an episode to its end and close its session; a failure is the episode's outcome."""
@@ -124,9 +125,22 @@ class Player:
         if self._children is not None:
             self._children.close()
 
+    def _schedule(self) -> dict[str, Any]:
+        """The settings of a trusted program, as a child would tell them."""
+        return self._told(lambda: unpack(pack(resolve(self._names, self.beta, self._overrides))))
+
+    def _told(self, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What a trusted program says of itself. Raises UserError."""
+        try:
+            return find()
+        except Exception as error:
+            raise UserError(
+                f"the controller {self.program.name} cannot be played: {describe(error)}"
+            ) from error
+
     async def _play_here(self, episode: LiveEpisode) -> str:
         seen = Episode(episode.seed_key, episode.max_branches, self._tracing)
-        turns = rounds(self._solve, self.settings or {}, [seen])
+        turns = rounds(self._names["solve"], self.settings or {}, [seen])
         try:
             frame = next(turns)
             while True:

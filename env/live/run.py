@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -50,20 +50,38 @@ async def play_all(
     Raises:
         UserError: the folder cannot be written.
     """
-    rows = folder.finished(concurrency)
-    todo = deque((question, seed) for seed in seeds for question in questions)
-    total = len(todo)
-    order = [(question.name, seed) for question, seed in todo]
-    todo = deque(each for each, key in zip(todo, order, strict=True) if key not in rows)
-    progress(total - len(todo), total)
+
+    async def play(question: Question, seed: int) -> dict[str, Any]:
+        return row_of(question, seed, await bench.play(question, seed))
+
+    return await keep_all(play, questions, seeds, concurrency, folder, concurrency, progress)
+
+
+async def keep_all(
+    play: Callable[[Question, int], Awaitable[dict[str, Any]]],
+    questions: Sequence[Question],
+    seeds: Sequence[int],
+    concurrency: int,
+    folder: RunFolder,
+    part: int | str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Like `play_all`, whatever an episode is: `play` gives its row, which `part` of the folder keeps."""
+    rows = folder.finished(part)
+    order = [(question, seed) for seed in seeds for question in questions]
+    todo = deque((question, seed) for question, seed in order if (question.name, seed) not in rows)
+    done = len(order) - len(todo)
+    progress(done, len(order))
 
     async def work() -> None:
+        nonlocal done
         while todo:
             question, seed = todo.popleft()
-            row = row_of(question, seed, await bench.play(question, seed))
-            folder.write(concurrency, row)
+            row = await play(question, seed)
+            folder.write(part, row)
             rows[question.name, seed] = row
-            progress(len(rows), total)
+            done += 1
+            progress(done, len(order))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -71,4 +89,4 @@ async def play_all(
                 group.create_task(work())
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
-    return [rows[key] for key in order]
+    return [rows[question.name, seed] for question, seed in order]
