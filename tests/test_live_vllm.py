@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -76,14 +77,13 @@ def environment():
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
     logs = tmp_path_factory.mktemp("servers")
-    with ExitStack() as stack:
-        sampler = serve(
-            MODEL, logs / "sampler", "--enable-prompt-tokens-details", "--generation-config", "vllm"
-        )
-        prm = serve(
-            PRM, logs / "prm", "--runner", "pooling", "--convert", "classify", "--pooler-config", POOLING
-        )
-        yield stack.enter_context(sampler), stack.enter_context(prm)
+    pooling = ("--runner", "pooling", "--convert", "classify", "--pooler-config", POOLING)
+    with ExitStack() as stack, ThreadPoolExecutor() as threads:
+        starting = [
+            threads.submit(stack.enter_context, serve(model, logs / model.name, *options))
+            for model, options in ((MODEL, ("--enable-prompt-tokens-details",)), (PRM, pooling))
+        ]
+        yield [each.result() for each in starting]
 
 
 @pytest.fixture(scope="module")
