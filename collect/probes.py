@@ -87,6 +87,10 @@ class Prober:
             left = [place for place in left if self._goes_on(said[place])]
         return [Probe(self._answer(ids), len(ids)) for ids in said]
 
+    def text(self, answer: str) -> str:
+        """How a branch would read on with this answer, its thinking closed."""
+        return self._probing.opening + answer + "}" * self._depth
+
     def _request(self, prefix: Prefix, said: list[int]) -> Request:
         more = self.suffixes[prefix.thinking] + said
         prompt = Spliced((prefix.ids, len(prefix.ids)), (more, len(more)))

@@ -41,7 +41,7 @@ class Prompter:
     """Puts questions to one model.
 
     Attributes:
-        close_text: closes the thinking of a model that thinks.
+        open_text, close_text: open and close the thinking of a model that thinks, empty for others.
 
     Raises:
         UserError: the prompt has no place for the question, or the model does not have the tags asked for.
@@ -60,12 +60,19 @@ class Prompter:
             )
         thinks = opening is not None and closing is not None
         self._opening, self._closing = (opening, closing) if thinks else (None, None)
-        self.close_text = prompting.tags[1] if thinks else ""
+        self.open_text, self.close_text = prompting.tags if thinks else ("", "")
 
     def encode(self, question: str) -> Prompt:
         """The ids that ask this question. Raises UserError if the chat template refuses them."""
-        messages = [{"role": "user", "content": self._prompting.text.replace(QUESTION, question)}]
-        if self._prompting.system is not None:
+        return self.chat([{"role": "user", "content": question}])
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> Prompt:
+        """The same for a chat: what the user said last is put as a question. Raises like `encode`."""
+        messages = [dict(message) for message in messages]
+        asked = next((each for each in reversed(messages) if each["role"] == "user"), None)
+        if asked is not None:
+            asked["content"] = self._prompting.text.replace(QUESTION, asked["content"])
+        if self._prompting.system is not None and all(each["role"] != "system" for each in messages):
             messages.insert(0, {"role": "system", "content": self._prompting.system})
         text = self._tokens.chat(messages, dict(self._prompting.arguments))
         # A template writes the tokens that begin a text itself.

@@ -13,6 +13,7 @@ from collect.segments import group_confidence
 from collect.tree import final_answer_text
 from env.forest import END_LENGTH, END_NONE, END_STOP
 from env.live.model import Name, Probe, Segment
+from env.serve.model import Said
 
 if TYPE_CHECKING:
     from collect.live.model import LiveSession
@@ -105,6 +106,21 @@ class StreamedBranch:
         for first, last in pairwise([0, *self._cuts][len(self._texts) :]):
             self._texts.append(self._sampler.tokens.decode(self._line.ids[:last], first))
         return "".join(self._texts)
+
+    def said(self, answer: str | None) -> Said:
+        """See `env.serve.model.ChatBranch`."""
+        sampler, ids = self._sampler, self._line.ids[: self._shown]
+        prompter, tokens = sampler.prompter, sampler.tokens
+        content = final_answer_text(tokens, prompter, self._prompt, ids)
+        reasoning = ""
+        if prompter.is_thinking(self._prompt, ids):
+            reasoning = tokens.decode(ids)
+        elif (close := prompter.close_of(ids)) is not None:
+            reasoning = tokens.decode(ids[:close])
+        if answer is not None and sampler.prober is not None:
+            content += sampler.prober.text(answer)
+        reasoning = reasoning.strip().removeprefix(prompter.open_text).lstrip()
+        return Said(reasoning, content.lstrip("\n"))
 
     def close(self) -> None:
         """See `Branch`."""

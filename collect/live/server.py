@@ -27,13 +27,16 @@ class ServerStreams:
         served: the model, and where it is.
         in_flight: requests at a time.
         seconds: without a token until a request counts as lost.
+
+    Attributes:
+        name: by which the server knows the model.
     """
 
     def __init__(self, served: Served, in_flight: int = IN_FLIGHT, seconds: float = SECONDS) -> None:
         from openai import AsyncOpenAI, Timeout
 
         self.where, self.context, self.open = served.url, served.context, 0
-        self._name = served.name
+        self.name = served.name
         self._client = AsyncOpenAI(
             api_key=key(),
             base_url=f"{served.url}/v1",
@@ -54,7 +57,7 @@ class ServerStreams:
             async with (
                 self._turns,
                 # What is in `extra_body` is sent as it is; the package looks at every token of a prompt.
-                create(model=self._name, prompt="", stream=True, extra_body=_body(request)) as response,
+                create(model=self.name, prompt="", stream=True, extra_body=_body(request)) as response,
             ):
                 async for event in _events(response.iter_bytes()):
                     if piece := said.read(event):
@@ -158,16 +161,18 @@ class _Said:
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """What each server-sent event carries, up to the one that says that there are no more."""
+    """What each server-sent event carries, but for the one that says that there are no more.
+
+    A reply that is not read to its end costs its connection.
+    """
     rest = b""
     async for chunk in _whole(chunks):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
                 event = line[5:].strip()
-                if event == b"[DONE]":
-                    return
-                yield event
+                if event != b"[DONE]":
+                    yield event
 
 
 async def _whole(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

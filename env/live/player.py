@@ -89,7 +89,7 @@ class Player:
             self._children, self.level = Children(pool), pool.level
 
     def at(self, beta: float) -> "Player":
-        """The same controller in the same processes at another beta; close this one only. Raises UserError."""
+        """The same controller and processes at another beta; close this one only. Raises UserError."""
         other = copy(self)
         other.beta = float(beta)
         other.settings = other._schedule() if self.program.trusted else None

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible endpoint whose replies a controller finds: `autotts serve`."""
