@@ -1,9 +1,10 @@
 """The race: a few seeds first, all of them only for those that may yet be among the best.
 
 A program runs up to four laps: the feedback problems on a quarter of the seeds, on all of them, then the same
-on the selection problems. After each it is dropped if it is surely worse than the last of the leaders: those
-that would be finalists if the search ended now. Surely: the 95% interval of the paired difference, from
-resampling problems, lies below zero. All programs meet the same problems and seeds, hence the same branches.
+on the selection problems. After each it is dropped if it is most likely worse than the last of the leaders:
+those that would be finalists if the search ended now. Most likely: with 90% confidence in the paired
+difference, by a bootstrap over problems. All programs meet the same problems and seeds, hence the same
+branches.
 
 The first lap is also the probe set of the novelty check: who does there, episode by episode, what another
 program did is a duplicate of it and is not measured any further.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from search_agent.archive import Run
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 FEEDBACK, SELECTION = "feedback", "selection"
 # So many programs are measured again in the end; to be among them is what the race is about.
 LEADERS = 4
+# How sure it must be that a program is not among them: in standard errors of the difference.
+SURE = NormalDist().inv_cdf(0.9)
 # One seed in so many is for the first lap.
 FIRST_LAP = 4
 # Isolation levels that need no caveat: in-process for what we wrote ourselves, and all layers.
@@ -79,8 +83,8 @@ class Race:
         """Play a program for as long as it is in the race.
 
         The record gets `status` ("evaluated", "dropped", "duplicate"), `error` (why not the first), `race`
-        (the last comparison: part, seeds, rival, gain with its interval; None = there was nobody to compare
-        with), and the figures of whatever it played.
+        (the last comparison: part, seeds, rival, gain with its 95% interval, standard error; None = there was
+        nobody to compare with), and the figures of whatever it played.
         """
         played: dict[str, Episodes] = {}
         ended = outcome("evaluated")
@@ -126,12 +130,12 @@ class Race:
                 "duplicate", f"does what {twin} does, in all {len(frame)} episodes of the first lap"
             )
         race = self._against(frame, part, leaders(self.run)[LEADERS - 1 :])
-        if race is None or race["gain"][2] >= 0:
+        if race is None or race["gain"][0] + SURE * race["error"] >= 0:
             return None
         if part == FEEDBACK and first and would_hold(score(frame, self.arena.references), self.run.rounds()):
             return None
         return outcome(
-            "dropped", f"surely not among the best, after {seeds} seeds of the {part} problems"
+            "dropped", f"most likely not among the best, after {seeds} seeds of the {part} problems"
         ) | {"race": race}
 
     def _against(self, frame: pl.DataFrame, part: str, rivals: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -146,6 +150,7 @@ class Race:
                     "seeds": seeds,
                     "rival": rival["round"],
                     "gain": [more.value, low, high],
+                    "error": more.error,
                 }
         return None
 
