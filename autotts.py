@@ -56,6 +56,7 @@ COMMANDS = {
     "export": ("env.commands.export", "write a controller as one file that runs it against a vLLM server"),
     "policy": ("search_agent.commands.policy", "fit which controller to play by difficulty and budget"),
     "live": ("collect.commands.live", "play a controller against a real model"),
+    "certify": ("collect.commands.certify", "say whether replay told the truth of a model that is served"),
     "serve": ("collect.commands.serve", "serve a controller as an OpenAI-compatible endpoint"),
     "search": ("search_agent.commands.search", "search for better controllers"),
     "report": ("search_agent.commands.report", "draw a search run as one self-contained HTML file"),
