@@ -110,8 +110,7 @@ class Exchange:
             self.event({"choices": [choice]})
             if server.seconds:
                 await asyncio.sleep(server.seconds)
-            else:
-                await writer.drain()
+            await writer.drain()
         prompt = len(body["prompt"])
         cached = {"cached_tokens": prompt // 16 * 16}
         self.event({"choices": [], "usage": {"prompt_tokens": prompt, "prompt_tokens_details": cached}})
@@ -163,7 +162,7 @@ async def truncated(exchange: Exchange) -> None:
 async def aborted(exchange: Exchange) -> None:
     """As a server answers that is shut down amid its work: some tokens, and a reason."""
     exchange.head(200, "text/event-stream", chunked=True)
-    part = reply_to(exchange.body)[:3]
+    part = exchange.server.reply_to(exchange.body)[:3]
     exchange.event({"choices": [{"index": 0, "text": "", "token_ids": part, "finish_reason": "abort"}]})
     exchange.chunk(b"data: [DONE]\n\n")
     exchange.chunk(b"")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # What clients must have, if it is set.
 KEY = "AUTOTTS_API_KEY"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +105,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     asked = asking.read(args, add_arguments)
     # The checker is loaded before the first chat needs it.
     asked.task.extract("Hello!")
+    if not os.environ.get(KEY) and args.host not in LOOPBACK:
+        print(f"whoever reaches {args.host} may use this; set {KEY} to ask for a key", file=sys.stderr)
     player = Player(program, args.beta, dict(args.set), i_trust_this_code=args.i_trust_this_code)
     places = asking.open_places(args, asked.plan)
     model = asking.open_model(args, asked, places, program, NoLog())

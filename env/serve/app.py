@@ -51,11 +51,15 @@ class Server:
         relay: passes on the other chats.
         limits: what it takes.
         key: that clients must have; None = none. It is never shown.
+
+    Attributes:
+        name: of the model, for clients.
     """
 
     def __init__(
         self, offer: Offer, chats: Chats, relay: Relay, limits: Limits, key: str | None = None
     ) -> None:
+        self.name = offer.name
         self._offer, self._chats, self._relay, self._limits = offer, chats, relay, limits
         self._key = None if key is None else f"Bearer {key}".encode()
         self._running: set[asyncio.Task[Any]] = set()
@@ -209,7 +213,7 @@ async def serve(server: Server, host: str, port: int, announce: Callable[[str], 
         # What is there by now stays: looking through it again and again costs a millisecond a request.
         gc.collect()
         gc.freeze()
-        announce(f"http://{shown}:{number}/v1")
+        announce(f"{server.name} is served at http://{shown}:{number}/v1")
         await signals.get()
         announce("stopping: what is under way is finished; once more to give it up")
         again = asyncio.ensure_future(signals.get())

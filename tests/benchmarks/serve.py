@@ -51,7 +51,7 @@ async def ours(url: str, branches: int, apart: bool) -> None:
         program = Program(program.name, program.source)
     server, close = server_for(url, program=program, settings={"max_branches": branches}, limits=Limits(1024))
     try:
-        await serve(server, "127.0.0.1", 0, lambda said: print(said, flush=True))
+        await serve(server, "127.0.0.1", 0, lambda said: print(said.split()[-1], flush=True))
     finally:
         await close()
 
