@@ -9,7 +9,7 @@ members tells the optimiser where to look next.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,9 @@ class TuneProposer:
                 return Proposal(text, f"Round {parent['round']} with {', '.join(changed)}.", parent["round"])
         raise NothingToPropose
 
-    def _suggestions(self, members: list[tuple[Mapping[str, Any], str]], seed: int) -> list[dict[str, float]]:
+    def _suggestions(
+        self, members: list[tuple[Mapping[str, Any], str]], seed: int
+    ) -> Iterator[dict[str, float]]:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -134,7 +136,8 @@ class TuneProposer:
                         params=params, distributions=made.distributions, values=[area(record)]
                     )
                 )
-        return [_draw(study.ask(), tunable(members[0][1])) for _ in range(ATTEMPTS)]
+        for _ in range(ATTEMPTS):
+            yield _draw(study.ask(), tunable(members[0][1]))
 
 
 def _draw(trial: Any, constants: Mapping[str, Constant]) -> dict[str, float]:

@@ -101,6 +101,7 @@ def test_a_model_and_an_optimiser_work_on_one_archive(store, tmp_path, monkeypat
     assert run.config["proposer"]["name"] == "openai m + tune"
 
 
+@pytest.mark.slow
 def test_the_search_ends_on_a_plateau(store, tmp_path):
     out = tmp_path / "run"
     assert search(store, "--proposer", "compose", "--out", out, "--plateau", 2, "--rounds", 40) == 0
@@ -111,6 +112,7 @@ def test_the_search_ends_on_a_plateau(store, tmp_path):
     assert 3 <= len(areas) < 40 and max(areas[-2:]) <= max(areas[:-2])
 
 
+@pytest.mark.slow
 def test_tokens_used_up_end_the_search_with_a_winner_and_were_warned_of(store, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
     dear = completion(
@@ -125,7 +127,7 @@ def test_tokens_used_up_end_the_search_with_a_winner_and_were_warned_of(store, t
     assert run.spent().calls == 1 == run.read("holdout.json")["winner"]
 
 
-@pytest.mark.parametrize("what", ["beta", "feedback"])
+@pytest.mark.parametrize("what", ["beta", pytest.param("feedback", marks=pytest.mark.slow)])
 def test_doing_without(store, tmp_path, what):
     out = tmp_path / "run"
     assert search(store, "--proposer", "compose", "--out", out, "--rounds", 2, "--ablate", what) == 0
@@ -138,6 +140,7 @@ def test_doing_without(store, tmp_path, what):
     assert run.read("holdout.json")["headline"]
 
 
+@pytest.mark.slow
 def test_without_feedback_a_model_is_told_nothing_of_other_rounds(store, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
     replies = [completion(f"Some.\n```python\n{PROGRAM.replace('7', str(k))}```") for k in (3, 4)]

@@ -259,4 +259,4 @@ def test_a_program_that_hangs_costs_one_time_limit_and_is_refused(store, tmp_pat
     monkeypatch.setattr("search_agent.proposers.make", lambda *_: Stranger(hangs))
     assert search(store, "--out", tmp_path / "run", "--workers", 1, "--rounds", 1) == 0
     (record,) = hold_true(tmp_path / "run")
-    assert record["status"] == "refused" and "time limit" in record["error"]
+    assert record["status"] == "refused" and "seconds of processor time" in record["error"]

@@ -83,7 +83,7 @@ def tuned(rounds, seed=0, sources=(SOURCE,)):
 
 
 def test_it_finds_better_constants_and_changes_nothing_else():
-    sources = tuned(40)
+    sources = tuned(25)
     for source in sources:
         check(source)
         assert with_values(source, dict.fromkeys(tunable(source), 0)) == with_values(
