@@ -89,7 +89,7 @@ def outcomes(played) -> list[tuple]:
 
 
 def test_an_episode_is_what_the_model_says():
-    with running(StreamingServer(tokens_an_event=4)) as server:
+    with running(StreamingServer(tokens_an_event=8)) as server:
         played, episodes = play(
             server.url, shipped("self_consistency"), settings={"max_branches": 6}, confidence=False
         )
@@ -109,9 +109,9 @@ def test_an_episode_is_what_the_model_says():
 
 def test_nothing_is_lost_or_counted_twice():
     """Resets before and amid a reply, halves of bodies, bursts of 429 and 503, aborted and empty samples."""
-    with running(StreamingServer()) as server:
+    with running(StreamingServer(tokens_an_event=4)) as server:
         expected, _ = play(server.url, MIXED, run_ahead=40)
-    with running(StreamingServer(FAULTS, every=2)) as server:
+    with running(StreamingServer(FAULTS, every=2, tokens_an_event=4)) as server:
         found, _ = play(server.url, MIXED, run_ahead=40)
     assert outcomes(found) == outcomes(expected) and {each.error for each in found} == {""}
     assert set(server.struck) == {fault.__name__ for fault in FAULTS} and sum(server.struck.values()) > 30
@@ -218,7 +218,7 @@ def plain(rows):
 
 
 def test_a_run_that_was_broken_off_goes_on_where_it_was(tmp_path):
-    with running(StreamingServer()) as server:
+    with running(StreamingServer(tokens_an_event=8)) as server:
         expected = run_on(server.url, RunFolder(tmp_path / "a", {"beta": 0.5}))
         folder = RunFolder(tmp_path / "b", {"beta": 0.5})
         with pytest.raises(asyncio.CancelledError):
@@ -241,26 +241,26 @@ def test_a_run_that_was_broken_off_goes_on_where_it_was(tmp_path):
 def test_a_server_that_goes_away_is_an_outcome_and_is_asked_again_the_next_time(tmp_path, monkeypatch):
     monkeypatch.setattr(calls, "RETRIES", 2)
     folder = RunFolder(tmp_path, {})
-    with running(StreamingServer((reset_before,), every=10**9)) as server:
-        fine = run_on(server.url, RunFolder(tmp_path / "fine", {}))
+    with running(StreamingServer((reset_before,), every=10**9, tokens_an_event=8)) as server:
+        fine = run_on(server.url, RunFolder(tmp_path / "fine", {}), seeds=[0])
         server.every = 2
         server.faults = (reset_before, busy)
-        rows = run_on(server.url, folder)
+        rows = run_on(server.url, folder, seeds=[0])
         failed = [row for row in rows if row["model_failed"]]
-        assert failed and len(rows) == 10 and len(folder.finished(4)) == 10 - len(failed)
+        assert failed and len(rows) == 5 and len(folder.finished(4)) == 5 - len(failed)
         assert all(
             "no connection to the server" in row["error"] or "HTTP 429" in row["error"] for row in failed
         )
         assert not any(row["correct"] for row in failed)
         server.faults = ()
-        assert plain(run_on(server.url, folder)) == plain(fine)
+        assert plain(run_on(server.url, folder, seeds=[0])) == plain(fine)
     table = figures(rows, About(MODEL, "made-up", "mixed", 0.5, "{}", ""))
     assert table["model_failures"] == table["errors"] == len(failed) and "ModelError" in table["error"]
 
 
 def test_every_call_is_written_down_and_no_key(tmp_path):
     folder = RunFolder(tmp_path, {})
-    with running(StreamingServer(FAULTS, every=4)) as server:
+    with running(StreamingServer(FAULTS, every=4, tokens_an_event=8)) as server:
         rows = run_on(server.url, folder)
     text = (tmp_path / "calls.jsonl").read_text()
     entries = [json.loads(line) for line in text.splitlines()]

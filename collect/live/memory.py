@@ -15,7 +15,7 @@ class Room:
 
     Attributes:
         branches: of an episode, all at the same time.
-        tokens: of a branch, prompt included, at its longest.
+        tokens: expected of a branch.
         bytes_a_token: of the cache; None = unknown.
         capacity: tokens that all places together hold; None = unknown.
     """
