@@ -67,7 +67,7 @@ class RunFolder:
             yield
 
     def finished(self, part: int | str) -> Rows:
-        """The episodes of a part of the run, such as those with so many in flight; none whose model failed."""
+        """The episodes of a part of the run, such as those with so many in flight, that no model failed."""
         rows = (json.loads(file.read_text()) for file in self._episodes(part).glob("[!.]*.json"))
         return {(row["problem"], row["seed"]): row for row in rows if not row["model_failed"]}
 
