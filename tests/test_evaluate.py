@@ -38,8 +38,8 @@ def trees(tmp_path_factory) -> Store:
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """A second is more than a test has."""
-    monkeypatch.setattr(unit, "Limits", lambda **_: Limits(cpu=1, wall=2.0))
+    """A second of processor time is more than a test has; how long that takes is up to the machine."""
+    monkeypatch.setattr(unit, "Limits", lambda **_: Limits(cpu=1, wall=60.0))
     unit._pool.cache_clear()
     yield
     unit._pool.cache_clear()
@@ -173,7 +173,7 @@ def test_a_controller_that_never_ends_is_stopped_once(store, impatient):
     hangs = written("hangs", "await ep.branch(1)\nwhile True:\n    pass")
     done = evaluate([store], [hangs, shipped("self_consistency")], betas=[0.5], seeds=range(3), workers=1)
     rows = done.frame.filter(pl.col("controller") == "hangs")
-    assert all("processor time" in error or "seconds" in error for error in rows["error"][:5])
+    assert all("processor time" in error for error in rows["error"][:5])
     assert rows["error"][5:].str.starts_with(unit.NOT_RUN).all()
     assert not rows["correct"].any()
     assert set(done.frame["error"][15:]) == {""}
