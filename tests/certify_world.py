@@ -115,12 +115,12 @@ class _Branch:
         pass
 
 
-def certify(design: Design, model: World, folder: Path) -> dict:
+def certify(design: Design, model: World, folder: Path, replayed=None) -> dict:
     """As the command does: branches first, the programs if those do not fail."""
-    return asyncio.run(_certify(design, model, folder))
+    return asyncio.run(_certify(design, model, folder, replayed))
 
 
-async def _certify(design: Design, model: World, path: Path) -> dict:
+async def _certify(design: Design, model: World, path: Path, replayed) -> dict:
     task, seed = load_task("exact"), 1
     folder = RunFolder(path, {})
     asked = [question for question in model.questions if question.name in design.names]
@@ -134,7 +134,7 @@ async def _certify(design: Design, model: World, path: Path) -> dict:
     known = design.known()
     pairs = [(from_row(row), known[row["problem"], 0]) for row in rows if not row["model_failed"]]
     parts = [judge_branches(design, pairs, rows, np.random.default_rng(0))]
-    replayed = design.replay(lambda done, total: None)
+    replayed = replayed or design.replay(lambda done, total: None)
     for program in design.programs if parts[0].verdict is not Verdict.FAILS else ():
         player = Player(program, design.beta)
         bench = Bench(model, player, task, seed + 1, design.max_branches)

@@ -182,10 +182,8 @@ def certificate(design: Design, parts: Sequence[Part], about: Mapping[str, Any])
         why = [f"all {design.tests} figures lie within their margins, on {len(design.problems)} problems"]
     if verdict is Verdict.FAILS and not complete:
         why.append("no controller was played: replay is of other branches than this model writes")
-    if verdict is Verdict.UNDECIDED:
-        why.append(
-            "to decide it, play a new run with another --seed: adding to this one would be a second look"
-        )
+    if verdict is Verdict.UNDECIDED and not any(part.is_amiss for part in parts):
+        why.append("more takes a new run with another --seed: adding to this one would be a second look")
     store = design.store
     return {
         "verdict": str(verdict),
