@@ -135,7 +135,7 @@ def server_for(
     model = LiveModel([LiveArm(sampler, [place])], confidence=False)
     player = Player(program or shipped("self_consistency"), beta, settings)
     offer = Offer(MODEL, beta, plan.drawing.max_tokens, 64)
-    relay = Relay([Place(url, MODEL)], "none", offer, 5.0)
+    relay = Relay([Place(url, MODEL, CONTEXT)], "none", offer, 5.0)
     server = Server(
         offer, Chats(LiveChats(model), player, sampler.task), relay, limits or Limits(heartbeat=0.05), key
     )

@@ -207,6 +207,20 @@ def test_a_dead_zygote_is_replaced():
         assert pool._zygote._process.pid != first
 
 
+def test_a_process_that_is_forked_ahead_is_the_next_jobs_and_ends_with_the_zygote():
+    with Pool(i_trust_this_code=True) as pool:
+        for _ in range(2):
+            pool.prepare()
+            pool.prepare()
+            assert [outcome.error for outcome in pool.run([job(QUIET)] * 2, answer)] == ["", ""]
+        pool.prepare()
+        files = len(os.listdir("/proc/self/fd"))
+        os.kill(pool._zygote._process.pid, signal.SIGKILL)
+        (outcome,) = pool.run([job(QUIET)], answer)
+        assert "run this again" in outcome.error and len(os.listdir("/proc/self/fd")) == files - 2
+        assert [outcome.error for outcome in pool.run([job(QUIET)] * 2, answer)] == ["", ""]
+
+
 def test_everything_ends_with_the_parent():
     endless = "def schedule(beta):\n    while True: pass"
     program = f"""

@@ -122,7 +122,7 @@ def _server(args: argparse.Namespace, asked: asking.Asked, model: "LiveModel", p
     from env.serve.relay import Place, Relay
     from env.serve.request import Offer
 
-    places = [Place(place.where, place.name) for place in model.arms[0].places]
+    places = [Place(place.where, place.name, place.context) for place in model.arms[0].places]
     offer = Offer(places[0].model, args.beta, asked.plan.drawing.max_tokens, args.max_branches)
     return Server(
         offer,

@@ -105,6 +105,7 @@ class Pool:
         self._children: dict[int, Child] = {}
         self._by_pipe: dict[int, Child] = {}
         self._serial = 0
+        self._spare: tuple[int, int, int] | None = None
         if self.level == "C" and not i_trust_this_code:
             self.close()
             raise IsolationError(
@@ -147,6 +148,7 @@ class Pool:
 
     def close(self) -> None:
         """End all processes."""
+        self._drop_spare()
         self._zygote.close()
         self._selector.close()
 
@@ -162,10 +164,11 @@ class Pool:
 
     def start(self, index: int, job: Job) -> Child:
         """Begin a job; for those who listen to the pool themselves instead of calling `run`."""
-        self._serial += 1
-        inbox, outbox = self._zygote.start(self._serial)
+        self.prepare()
+        assert self._spare is not None
+        (serial, inbox, outbox), self._spare = self._spare, None
         link = Link(inbox, outbox, len(job.seed_keys), job.tracing, self.limits)
-        child = Child(index, self._serial, link, answered=not job.seed_keys)
+        child = Child(index, serial, link, answered=not job.seed_keys)
         self._children[child.serial] = self._by_pipe[inbox] = self._by_pipe[outbox] = child
         self._selector.register(inbox, selectors.EVENT_READ)
         setup = {
@@ -181,6 +184,12 @@ class Pool:
         }
         self._send(child, pack(setup))
         return child
+
+    def prepare(self) -> None:
+        """Have the next job's process forked, unless it is: that takes longer than a short job itself."""
+        if self._spare is None:
+            self._serial += 1
+            self._spare = self._serial, *self._zygote.start(self._serial)
 
     def listen(self, seconds: float) -> tuple[list[Outcome], list[tuple[Child, bytes]]]:
         """The jobs that have ended, and the frames that wait for a reply, of the next so many seconds."""
@@ -262,12 +271,20 @@ class Pool:
         error = child.error or ("" if child.answered else _cause(report, self.limits))
         return Outcome(child.index, child.link.settings, error, report.rss, report.cpu_seconds)
 
+    def _drop_spare(self) -> None:
+        """Close the pipes of a process that ends with the zygote."""
+        if self._spare is not None:
+            for end in self._spare[1:]:
+                os.close(end)
+            self._spare = None
+
     def _replace_zygote(self) -> list[Outcome]:
         reason = "the process that isolates controllers ended; run this again"
         orphans = list(self._children.values())
         for child in orphans:
             self.end(child, reason)
         self._children.clear()
+        self._drop_spare()
         self._selector.unregister(self._zygote)
         self._zygote.close()
         self._zygote = Zygote(self._helpers, self.level)

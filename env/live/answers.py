@@ -32,9 +32,11 @@ class Answers:
             TaskError: the task failed.
         """
         new = [each for each in dict.fromkeys(answers) if isinstance(each, str) and each not in self._class]
-        if new:
+        if new[1:] or (new and self._representatives):
             # Comparing mathematics may take seconds, and other episodes are waiting.
             await asyncio.to_thread(self._classify, new)
+        else:
+            self._classify(new)
         codes = []
         for answer in answers:
             if isinstance(answer, str):

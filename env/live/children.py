@@ -52,6 +52,7 @@ class Children:
             self.pool.end(playing.child)
             if playing.task is not None:
                 playing.task.cancel()
+            self.pool.prepare()
 
     def close(self) -> None:
         """End all children and their pool."""

@@ -22,10 +22,10 @@ CONNECT_SECONDS = 10.0
 
 
 class Place:
-    """An upstream server: its address without /v1, and what it calls the model."""
+    """An upstream server: its address without /v1, what it calls the model, the tokens that this holds."""
 
-    def __init__(self, url: str, model: str) -> None:
-        self.url, self.model = f"{url}/v1/chat/completions", model
+    def __init__(self, url: str, model: str, context: int) -> None:
+        self.url, self.model, self.context = f"{url}/v1/chat/completions", model, context
         self.open = 0
 
 
@@ -102,7 +102,8 @@ class Relay:
         place = min(self.places, key=lambda each: each.open)
         body = {name: value for name, value in chat.body.items() if name != "beta"} | {"model": place.model}
         if not any(body.get(name) for name in LENGTHS):
-            body["max_tokens"] = self.offer.max_tokens
+            # A server may refuse a reply that its context could never hold, and shortens others.
+            body["max_tokens"] = min(self.offer.max_tokens, place.context)
         place.open += 1
         try:
             async with self._session().post(place.url, json=body) as response:

@@ -76,7 +76,8 @@ async def clients(direct: str, through: str, many: str, args: argparse.Namespace
         added = sorted(b - a for a, b in zip(found[direct], found[through], strict=True))
         print(
             f"one at a time: {medians[0]:.2f} ms without, {medians[1]:.2f} ms through serve; it adds "
-            f"{1000 * statistics.median(added):.2f} ms (90% under {1000 * added[len(added) * 9 // 10]:.2f})"
+            f"{1000 * statistics.median(added):.2f} ms (10% under {1000 * added[len(added) // 10]:.2f}, "
+            f"90% under {1000 * added[len(added) * 9 // 10]:.2f})"
         )
 
         async def client(number: int) -> list[float]:
