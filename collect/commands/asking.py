@@ -1,7 +1,7 @@
 """Options of the commands that ask a model live: which model, how it is asked, and about what."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +71,12 @@ class Asked:
     branch_tokens: int | None
 
 
-def add_arguments(parser: argparse.ArgumentParser, problems: bool = True, server: str = "--server") -> None:
-    """Declare the options; `problems` = whether there is a set of them, `server` = the option of servers."""
+def add_arguments(
+    parser: argparse.ArgumentParser, problems: bool = True, servers: Sequence[str] = ("--server",)
+) -> None:
+    """Declare the options; `problems` = whether there is a set of them, `servers` = what servers go by."""
+    from collect.prompts import QUESTION
+
     parser.add_argument(
         "--store",
         type=Path,
@@ -92,8 +96,9 @@ def add_arguments(parser: argparse.ArgumentParser, problems: bool = True, server
     else:
         parser.set_defaults(problems="", question_column=None, answer_column=None, config=None)
         parser.set_defaults(split="test", revision=None, limit=None, dataset=None, task="math")
-    add_model(parser.add_argument_group("model"))
-    where.add_servers(parser.add_argument_group("where it runs"), PATIENCE, server)
+    # Without a set of problems it is people who ask, and in their own words.
+    add_model(parser.add_argument_group("model"), None if problems else QUESTION)
+    where.add_servers(parser.add_argument_group("where it runs"), PATIENCE, servers)
     add_segments(parser.add_argument_group("segments"))
     add_sampling(parser.add_argument_group("sampling, all of it sent and recorded"), SEED)
     add_prm(parser.add_argument_group("process reward model"))

@@ -200,10 +200,12 @@ def add_problems(group: Any) -> None:
     )
 
 
-def add_model(group: Any) -> None:
-    """Declare the model and how it is asked."""
+def add_model(group: Any, prompt: str | None = None) -> None:
+    """Declare the model and how it is asked; `prompt` is the default of what the user says."""
     from collect.probes import OPENING
     from collect.prompts import DEFAULT, THINK
+
+    prompt = prompt or DEFAULT
 
     group.add_argument("--model", help="a name on Hugging Face, or a folder")
     group.add_argument(
@@ -216,9 +218,9 @@ def add_model(group: Any) -> None:
     )
     group.add_argument(
         "--prompt",
-        default=DEFAULT,
+        default=prompt,
         metavar="TEXT",
-        help=f"what the user says, with {{question}} in it; default: {_shown(DEFAULT)}",
+        help=f"what the user says, with {{question}} in it; default: {_shown(prompt)}",
     )
     group.add_argument("--system", metavar="TEXT", help="system prompt; default: the chat template's")
     group.add_argument(

@@ -32,8 +32,6 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `autotts serve`."""
-    from collect.prompts import QUESTION
-
     parser.add_argument(
         "--controller",
         required=True,
@@ -83,9 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run a controller of others even where this machine cannot isolate it",
     )
-    asking.add_arguments(parser, problems=False, server="--upstream")
-    # What clients send is put to the model as it is, unless --prompt or a store says otherwise.
-    parser.set_defaults(prompt=QUESTION)
+    # By the other name, too, for that is what errors of servers speak of.
+    asking.add_arguments(parser, problems=False, servers=("--upstream", "--server"))
 
 
 def run(args: argparse.Namespace, rooms: Rooms) -> int:

@@ -1,7 +1,7 @@
 """Where a collection runs, as options: in this process or in several, at servers; all of it, or a shard."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _TOKENIZING = ("revision", "tokenizer", "tokenizer_revision", "trust_remote_code")
 
 
-def add_servers(group: Any, seconds: int = 3600, name: str = "--server") -> None:
-    """Declare the options of servers; `seconds` is the default of their patience, `name` what they are."""
+def add_servers(group: Any, seconds: int = 3600, names: Sequence[str] = ("--server",)) -> None:
+    """Declare the options of servers; `seconds` is the default of their patience, `names` of the first."""
     group.add_argument(
-        name,
+        *names,
         dest="server",
         type=_addresses,
         action="extend",

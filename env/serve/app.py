@@ -220,6 +220,7 @@ async def serve(server: Server, host: str, port: int, announce: Callable[[str], 
         again.add_done_callback(lambda heard: None if heard.cancelled() else server.give_up())
     finally:
         await runner.cleanup()
+        gc.unfreeze()
         if again is not None:
             again.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
