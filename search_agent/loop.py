@@ -92,10 +92,11 @@ class Search:
             SearchStopped: no proposer can go on.
         """
         while True:
-            begun = len(self.run.rounds()) + len(self.run.proposals()) + self.desk.busy
+            begun = self._begun()
             enough = budget.used_up(self.run, begun, deadline)
             if not enough:
                 self.desk.begin(budget.rounds and budget.rounds - begun)
+                enough = budget.used_up(self.run, self._begun(), deadline)
             if waiting := self.run.proposals():
                 self._play(waiting[0])
             elif not (enough or self.desk.ask() or self.desk.wait()):
@@ -104,6 +105,11 @@ class Search:
             elif enough and not self.desk.wait():
                 self.say(f"stopping after {enough}")
                 return
+
+    def _begun(self) -> int:
+        """How many rounds there will be if nobody begins another."""
+        # In the order of their lives: what moves on meanwhile is counted twice rather than not at all.
+        return self.desk.busy + len(self.run.proposals()) + len(self.run.rounds())
 
     def _play(self, number: int) -> None:
         """Archive what becomes of a proposal."""

@@ -8,11 +8,17 @@ import threading
 import time
 
 import pytest
+from made_up import store as make_store
 
 from env.errors import UserError
+from env.store import Store
 from search_agent.archive import Run
+from search_agent.arena import Arena
+from search_agent.budget import Budget
 from search_agent.desk import PATIENCE, Desk, Lane
+from search_agent.loop import Search
 from search_agent.proposal import BudgetSpent, NothingToPropose, Proposal, ProposerError
+from search_agent.splits import split
 
 SECONDS = 20  # a test that waits for longer than this has failed
 
@@ -125,6 +131,18 @@ def test_no_more_are_begun_than_there_is_room_for(run):
     gate.release(2)
     assert three.wait() and three.wait() and not three.wait()
     assert sum(player.turns for player in players) == 2
+
+
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_who_takes_turns_leaves_room_for_what_others_are_at(run, tmp_path, rounds):
+    store = Store.open(make_store(tmp_path / "store"))
+    arena = Arena([store], [store], split(store.problems["question_hash"].to_pylist()), seeds=1, workers=1)
+    lanes = [Lane(Player("model"), "model"), Lane(Player("compose"), "compose", quick=True)]
+    for lane in lanes:
+        lane.proposer.vouches = lambda source, memo: False
+    Search(run, arena, lanes, [], {}, lambda line: None).play_rounds(Budget(rounds=rounds))
+    # Neither is a program, so nothing is measured.
+    assert [record["status"] for record in run.rounds()] == ["refused"] * rounds
 
 
 def test_failures_are_rounds_and_too_many_of_them_end_a_lane(run):
