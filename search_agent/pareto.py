@@ -40,7 +40,7 @@ def holders(records: Sequence[Record]) -> dict[int, tuple[float, Record]]:
 
 def would_hold(feedback: Mapping[str, Any], records: Sequence[Record]) -> bool:
     """Whether a program with these figures would be the most accurate in some cost bin."""
-    held = holders(_measured(records))
+    held = holders(measured(records))
     return any(
         _bin(point) not in held or point["accuracy"] > held[_bin(point)][0] for point in feedback["points"]
     )
@@ -51,9 +51,9 @@ def elites(records: Sequence[Record]) -> list[Record]:
 
     Only rounds that were measured on as many seeds as any: luck on a few must not pass for merit.
     """
-    measured = sorted(_measured(records), key=area, reverse=True)
-    holding = {record["round"] for _, record in holders(measured).values()}
-    return [record for k, record in enumerate(measured) if k < BEST or record["round"] in holding]
+    ranked = sorted(measured(records), key=area, reverse=True)
+    holding = {record["round"] for _, record in holders(ranked).values()}
+    return [record for k, record in enumerate(ranked) if k < BEST or record["round"] in holding]
 
 
 def founder(number: int, records: Sequence[Record]) -> int:
@@ -81,7 +81,8 @@ def parents(records: Sequence[Record], rng: random.Random, role: str = "explore"
     return [first, rng.choice(others)] if others else [first]
 
 
-def _measured(records: Sequence[Record]) -> list[Record]:
+def measured(records: Sequence[Record]) -> list[Record]:
+    """Those that were measured on as many seeds of the feedback problems as any."""
     judged = [record for record in records if record["feedback"] and record["status"] != "duplicate"]
     seeds = max((record["feedback"]["seeds"] for record in judged), default=0)
     return [record for record in judged if record["feedback"]["seeds"] == seeds]

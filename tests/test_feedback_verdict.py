@@ -201,21 +201,28 @@ def record(number, area, **changes):
         "parent": None,
         "seen": number - 1,
         "status": "evaluated",
-        "feedback": {"hypervolume": area} if area else None,
+        "feedback": {"hypervolume": area, "seeds": 8} if area else None,
     } | changes
 
 
 def test_a_fresh_start_is_held_against_the_best_that_was_known():
     shipped = [
-        {"name": "one", "feedback": {"hypervolume": 0.3}},
-        {"name": "two", "feedback": {"hypervolume": 0.4}},
+        {"name": name, "status": "evaluated", "feedback": {"hypervolume": area, "seeds": 8}}
+        for name, area in (("one", 0.3), ("two", 0.4))
     ]
-    past = [record(1, 0.2), record(2, 0.5), record(3, 0.9, status="dropped"), record(4, None), record(5, 0.7)]
+    few = {"hypervolume": 0.9, "seeds": 2}
+    past = [record(1, 0.2), record(2, 0.5), record(3, 0.9, status="dropped", feedback=few), record(4, None)]
+    past.append(record(5, 0.7))
     assert rival(record(6, 0.1, seen=1), past, shipped)["name"] == "two"
     assert rival(record(6, 0.1, seen=4), past, shipped)["name"] == "round 2"
     assert rival(record(6, 0.1, parent=3), past, shipped)["name"] == "round 3"
     assert rival(record(6, 0.1, parent=4), past, shipped) is None
     assert rival(record(1, 0.1), [], []) is None
+
+
+def test_what_it_is_held_against_does_not_tell_who_was_dropped_on_the_selection_problems():
+    dropped = record(2, 0.5, status="dropped", race={"part": "selection"})
+    assert rival(record(3, 0.1), [record(1, 0.2), dropped], [])["name"] == "round 2"
 
 
 def test_a_change_is_told_episode_by_episode():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search_agent.feedback.hypothesis import DOWN, HOLDS, HYPERVOLUME, RELATIVE, Claim, Hypothesis
+from search_agent.pareto import area, measured
 
 if TYPE_CHECKING:
     import polars as pl
@@ -72,8 +73,8 @@ def rival(record: Record, rounds: Sequence[Record], baselines: Sequence[Record])
     known = [other for other in rounds if other["feedback"] and other["round"] <= record["seen"]]
     if record["parent"]:
         return next((other for other in known if other["round"] == record["parent"]), None)
-    whole = [*baselines, *(other for other in known if other["status"] == "evaluated")]
-    return max(whole, key=lambda other: other["feedback"]["hypervolume"], default=None)
+    # Not by status: who was dropped on the selection problems is for no proposer to know.
+    return max(measured([*baselines, *known]), key=area, default=None)
 
 
 def verdict_on(record: Record, frame: pl.DataFrame, run: Run, arena: Arena) -> dict[str, Any] | None:
