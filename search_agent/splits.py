@@ -56,17 +56,26 @@ def split(problems: Iterable[str], folds: int = 3, holdout: Iterable[str] | None
         held, rest = dealt[:aside], dealt[aside:]
     else:
         held, rest = list(holdout), dealt
-        if shared := set(held) & set(rest):
-            raise UserError(
-                f"{len(shared)} problems of the hold-out stores are in the search stores too; "
-                "what was searched on cannot be held out: give other stores to --holdout, or leave it out"
-            )
+        require_apart(held, rest)
     if len(rest) < folds:
         raise UserError(
             f"{len(rest)} problems are left for {folds} folds; give larger stores, or a smaller --folds"
         )
     first, *others = (tuple(sorted(rest[k::folds])) for k in range(folds))
     return Splits(first, tuple(others), tuple(sorted(held)))
+
+
+def require_apart(holdout: Iterable[str], problems: Iterable[str]) -> None:
+    """See that no problem of the hold-out (question hashes) is among the others.
+
+    Raises:
+        UserError: one is.
+    """
+    if shared := set(holdout) & set(problems):
+        raise UserError(
+            f"{len(shared)} problems of the hold-out stores are in the other stores too; what was learnt "
+            "from cannot be held out: give other stores to --holdout, or leave it out"
+        )
 
 
 def _card(problem: str) -> str:

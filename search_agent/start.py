@@ -66,7 +66,7 @@ def open_arena(options: argparse.Namespace) -> Arena:
     paths = [store.path for store in (*stores, *holdout)]
     if twice := {path for path in paths if paths.count(path) > 1}:
         raise UserError(f"{min(twice)} is given twice; each store counts once")
-    splits = split(_problems(stores), options.folds, _problems(holdout) if holdout else None)
+    splits = split(problems_of(stores), options.folds, problems_of(holdout) if holdout else None)
     return Arena(
         stores=stores,
         holdout=holdout or stores,
@@ -128,7 +128,8 @@ def next_folder(root: Path = Path("runs")) -> Path:
     return root / f"{max(taken, default=0) + 1:04d}"
 
 
-def _problems(stores: Sequence[Store]) -> list[str]:
+def problems_of(stores: Sequence[Store]) -> list[str]:
+    """Question hashes of stores, one after the other."""
     return [problem for store in stores for problem in store.problems["question_hash"].to_pylist()]
 
 

@@ -342,6 +342,14 @@ def test_the_command(stores, tmp_path, capsys) -> None:
     assert autotts.main(["evaluate", stores[1].path, "--controller", str(out), "--seeds", "1"]) == 0
 
 
+def test_what_it_is_fitted_to_is_not_held_out(stores, tmp_path, capsys) -> None:
+    out = tmp_path / "p.py"
+    words = ["policy", stores[0].path, "--holdout", stores[0].path, "--controller", "self_consistency"]
+    assert autotts.main([*words, "--out", str(out), "--seeds", "1"]) == 2
+    assert "36 problems of the hold-out stores are in the other stores too" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [

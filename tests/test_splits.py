@@ -43,7 +43,7 @@ def test_separate_holdout_stores_leave_all_search_problems_to_the_search():
 
 
 def test_a_holdout_that_was_searched_on_is_refused():
-    with pytest.raises(UserError, match="1 problems of the hold-out stores are in the search stores too"):
+    with pytest.raises(UserError, match="1 problems of the hold-out stores are in the other stores too"):
         split(["a1", "b2", "c3"], 3, holdout=["c3", "d4"])
 
 

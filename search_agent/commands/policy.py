@@ -69,10 +69,14 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     """
     from env.store import Store
     from search_agent.policy.learning import Experiment, held_out, learn
+    from search_agent.splits import require_apart
+    from search_agent.start import problems_of
 
     demo = not args.store
-    stores = [Store.open(path) for path in args.store or [rooms.bundled("search")]]
-    others = [Store.open(path) for path in args.holdout or ([rooms.bundled("holdout")] if demo else [])]
+    stores = [Store.open(path) for path in dict.fromkeys(args.store or [rooms.bundled("search")])]
+    held = args.holdout or ([rooms.bundled("holdout")] if demo else [])
+    others = [Store.open(path) for path in dict.fromkeys(held)]
+    require_apart(problems_of(others), problems_of(stores))
     programs = [rooms.program(name) for name in dict.fromkeys(args.controller)]
     _check(programs, [*stores, *others], args)
     files.ready(args.out)
