@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import random
 import shutil
@@ -16,6 +18,9 @@ from env.store import Store
 from search_agent.archive import Run
 from search_agent.compose.grammar import FIRST
 from search_agent.proposal import Proposal, ProposerError, Usage
+
+# What every search begins with, and then what the archive so far leads to.
+ROUNDS = len(FIRST) + 2
 
 PROGRAM = """
 def schedule(beta):
@@ -66,7 +71,8 @@ class Scripted:
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Make `--proposer command` play a script instead."""
+    """Make `--proposer command` play a script instead, beside one baseline."""
+    monkeypatch.setattr("search_agent.commands.search.PUBLISHED", ("self_consistency",))
 
     def install(*script):
         proposer = Scripted(*script)
@@ -95,15 +101,22 @@ def contents(run):
     return {str(file.relative_to(run)): file.read_bytes() for file in files}
 
 
-def test_a_search_with_compose_ends_with_a_winner_judged_on_the_holdout(store, tmp_path, capsys):
-    out = tmp_path / "run"
-    assert search(store, "--proposer", "compose", "--out", out, rounds=4) == 0
-    told = capsys.readouterr()
+@pytest.fixture(scope="module")
+def composed(store, tmp_path_factory):
+    """A whole search; its folder, and what it said."""
+    out, told, warned = tmp_path_factory.mktemp("composed") / "run", io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(warned):
+        assert search(store, "--proposer", "compose", "--seed", 3, "--out", out, rounds=ROUNDS) == 0
+    return out, told.getvalue(), warned.getvalue()
+
+
+def test_a_search_with_compose_ends_with_a_winner_judged_on_the_holdout(store, composed):
+    out, told, warned = composed
     run = Run.open(out)
     records = run.rounds()
-    assert [record["round"] for record in records] == [1, 2, 3, 4]
+    assert [record["round"] for record in records] == list(range(1, ROUNDS + 1))
     assert {record["status"] for record in records} == {"evaluated"}
-    assert [record["seen"] for record in records] == [0, 1, 2, 3]
+    assert [record["seen"] for record in records] == list(range(ROUNDS))
     problems = run.config["problems"]
     for record in records:
         for part in ("feedback", "selection"):
@@ -119,8 +132,8 @@ def test_a_search_with_compose_ends_with_a_winner_judged_on_the_holdout(store, t
     assert holdout["problems"] == len(problems["holdout"]) == 4
     books = [json.loads(line) for line in (store.parent / "toy.lookups.jsonl").read_text().splitlines()]
     assert {look["purpose"] for look in books} == {"search: hold-out"}
-    assert holdout["headline"] in told.out
-    assert "report" in told.out and told.err == ""
+    assert holdout["headline"] in told
+    assert "report" in told and warned == ""
     best = max(run.read("finalists.json")["finalists"], key=lambda each: each["selection"]["hypervolume"])
     assert holdout["winner"] == best["round"]
     # What the winner asked for in vain, which is nothing unless it was granted less than it asked for.
@@ -130,13 +143,14 @@ def test_a_search_with_compose_ends_with_a_winner_judged_on_the_holdout(store, t
     assert set(pl.read_parquet(out / "misses.parquet")["problem"]) == short
 
 
-def test_separate_holdout_stores_are_looked_at_once(store, other, tmp_path):
+def test_separate_holdout_stores_are_looked_at_once(store, other, tmp_path, scripted):
+    scripted(Proposal(program(), "Works."))
     out = tmp_path / "run"
-    assert search(store, "--holdout", other, "--proposer", "compose", "--out", out, rounds=1) == 0
+    assert search(store, "--holdout", other, "--out", out, rounds=1) == 0
     run = Run.open(out)
     assert set(run.read("holdout.json")["looks"]) == {str(other)}
     books = (other.parent / "other.lookups.jsonl").read_text()
-    assert len(books.splitlines()) == 6
+    assert len(books.splitlines()) == 2
     assert search("--resume", "--out", out, rounds=1) == 0
     assert (other.parent / "other.lookups.jsonl").read_text() == books
 
@@ -206,16 +220,15 @@ def test_a_fatal_failure_stops_at_once_and_its_round_is_tried_again(store, tmp_p
     assert [record["status"] for record in Run.open(out).rounds()] == ["evaluated"] * 2
 
 
-def test_killed_at_random_moments_and_resumed_the_archive_is_the_same(store, tmp_path):
-    rounds = len(FIRST) + 3
-    assert search(store, "--proposer", "compose", "--out", tmp_path / "whole", rounds=rounds) == 0
+def test_killed_at_random_moments_and_resumed_the_archive_is_the_same(store, composed, tmp_path):
     out, kills = tmp_path / "killed", 0
-    words = f"search {store} --proposer compose --seeds 1 --workers 1 --rounds {rounds} --out {out}".split()
+    words = f"search {store} --proposer compose --seed 3 --rounds {ROUNDS} --out {out}".split()
+    words += ["--seeds", "1", "--workers", "1"]
     while not (out / "holdout.json").exists():
         resume = ["--resume"] if (out / "run.json").exists() else []
         child = subprocess.Popen([sys.executable, "-m", "autotts", *words, *resume])
         # Into the middle of whatever comes after a few more entries.
-        enough = len(list(out.glob("*/*/round.json"))) + random.randint(4, 9)
+        enough = len(list(out.glob("*/*/round.json"))) + random.randint(5, 10)
         while child.poll() is None and len(list(out.glob("*/*/round.json"))) < enough:
             time.sleep(random.uniform(0.001, 0.05))
         if child.poll() is None:
@@ -223,7 +236,7 @@ def test_killed_at_random_moments_and_resumed_the_archive_is_the_same(store, tmp
             kills += 1
         assert child.wait() in (0, -signal.SIGKILL)
     assert kills
-    assert contents(out) == contents(tmp_path / "whole")
+    assert contents(out) == contents(composed[0])
 
 
 def test_interrupted_it_says_how_to_go_on(store, tmp_path, scripted, capsys):
@@ -254,12 +267,11 @@ def test_a_wrong_command_line_is_one_clear_error(store, tmp_path, monkeypatch, c
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_resumed_run_keeps_its_options_and_refuses_others(store, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "run"
-    assert search(store, "--proposer", "compose", "--seed", "5", "--out", out, rounds=1) == 0
+def test_a_resumed_run_keeps_its_options_and_refuses_others(composed, tmp_path, monkeypatch, capsys):
+    out = shutil.copytree(composed[0], tmp_path / "run")
     assert autotts.main(["search", "--resume", "--out", str(out), "--seed", "6"]) == 2
-    assert "was started with --seed 5" in capsys.readouterr().err
-    assert autotts.main(["search", "--resume", "--out", str(out), "--rounds", "9"]) == 2
+    assert "was started with --seed 3" in capsys.readouterr().err
+    assert autotts.main(["search", "--resume", "--out", str(out), "--rounds", "99"]) == 2
     assert "start another run" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)
     assert autotts.main(["search", "--resume", "--out", "run"]) == 0
