@@ -168,6 +168,16 @@ async def aborted(exchange: Exchange) -> None:
     exchange.chunk(b"")
 
 
+async def aborted_and_gone(exchange: Exchange) -> None:
+    """The same, and the server does not live to say what it took."""
+    part = exchange.server.reply_to(exchange.body)[:3]
+    exchange.head(200, "text/event-stream", chunked=True)
+    exchange.event({"choices": [{"index": 0, "text": "", "token_ids": part, "finish_reason": "abort"}]})
+    await exchange.writer.drain()
+    await asyncio.sleep(0.01)
+    exchange.writer.transport.abort()
+
+
 async def broken_off(exchange: Exchange) -> None:
     exchange.head(200, "text/event-stream", chunked=True)
     exchange.event({"error": {"message": "engine died"}})
@@ -190,7 +200,10 @@ async def nonsense(exchange: Exchange) -> None:
     exchange.say(200, b"<html>gateway</html>")
 
 
-FAULTS = (busy, unavailable, reset_before, reset_amid, truncated, aborted, broken_off, empty, nonsense)
+FAULTS = (
+    *(busy, unavailable, reset_before, reset_amid, truncated, aborted, aborted_and_gone, broken_off),
+    *(empty, nonsense),
+)
 
 
 class StreamingServer:

@@ -144,6 +144,18 @@ def test_a_branch_that_is_held_back_stops_and_goes_on_from_its_exact_prefix():
     assert found.usage.recomputed == len(third["prompt"]) % 16 or found.usage.recomputed == 0
 
 
+def test_a_branch_that_is_held_back_with_its_last_token_has_ended():
+    holds = trusted(
+        written("holds", "a, b = await ep.branch(2, probe=False)\nawait ep.finish([a])\nawait ep.finish([b])")
+    )
+    with running(StreamingServer(seconds=0.002)) as server:
+        (free,), (episode,) = play(server.url, holds, QUESTIONS[4:5], run_ahead=10**6)
+        path = episode.branches[1].path
+        (found,), _ = play(server.url, holds, QUESTIONS[4:5], run_ahead=len(path.ids) - path._cuts[0] - 1)
+        assert all(END not in body["prompt"] for body in server.bodies)
+    assert outcomes([found]) == outcomes([free]) and not found.error
+
+
 def test_what_is_given_up_is_cancelled_at_once():
     prunes = trusted(
         written(

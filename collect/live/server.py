@@ -54,20 +54,22 @@ class ServerStreams:
         create = self._client.completions.with_streaming_response.create
         self.open += 1
         try:
-            async with (
-                self._turns,
-                # What is in `extra_body` is sent as it is; the package looks at every token of a prompt.
-                create(model=self.name, prompt="", stream=True, extra_body=_body(request)) as response,
-            ):
-                async for event in _events(response.iter_bytes()):
-                    if piece := said.read(event):
-                        yield piece
+            try:
+                async with (
+                    self._turns,
+                    # What is in `extra_body` is sent as it is; the package looks at every token of a prompt.
+                    create(model=self.name, prompt="", stream=True, extra_body=_body(request)) as response,
+                ):
+                    async for event in _events(response.iter_bytes()):
+                        if piece := said.read(event):
+                            yield piece
+            except OpenAIError:
+                if said.finish is None:
+                    raise
+                # Only the count of tokens is lost.
             yield said.end()
         except OpenAIError as error:
-            if said.finish is None:
-                raise self._failed(error) from None
-            # Only the count of tokens is lost.
-            yield said.end()
+            raise self._failed(error) from None
         except EngineError as error:
             raise ModelError(str(error)) from None
         except (BadReply, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -130,10 +132,11 @@ class _Said:
         self.finish: Any = None
         self._request, self._url = request, url
         self._ids: list[int] = []
+        self._last = Piece([])
         self._usage: Any = None
 
     def read(self, event: bytes) -> Piece | None:
-        """The tokens of an event, if it has any. Raises like `collect.servers.read`."""
+        """The tokens of an event, if it has any and is not the last. Raises like `collect.servers.read`."""
         reply = json.loads(event)
         if "error" in reply:
             raise BadReply(f"it broke off: {reply['error']}")
@@ -151,13 +154,18 @@ class _Said:
             return None
         self._ids += ids
         top = self._request.top_logprobs
-        return Piece(ids, confidence_of(choice["logprobs"], ids, top) if top else None)
+        piece = Piece(ids, confidence_of(choice["logprobs"], ids, top) if top else None)
+        if self.finish is None:
+            return piece
+        # Whoever stops reading at the last token must not take it for one that others follow.
+        self._last = piece
+        return None
 
     def end(self) -> Piece:
         """The last piece. Raises like `collect.servers.check_sample`."""
         prompt = self._usage["prompt_tokens"] if self._usage else len(self._request.prompt)
         check_sample(self._request, self._ids, self.finish, prompt, self._url)
-        return Piece([], None, self.finish, cached_tokens(self._usage or {}))
+        return self._last._replace(finish=self.finish, cached=cached_tokens(self._usage or {}))
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
