@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vLLM")
 
 from checkout import ROOT
-from serving import KEY, serve
+from serving import KEY
 from streaming import Meddler, running
 
 from autotts import main
@@ -33,10 +33,8 @@ def environment():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    log, model = tmp_path_factory.mktemp("server") / "log", ROOT / "data" / "tiny" / "model"
-    with serve(model, log, "--enable-prompt-tokens-details", "--generation-config", "vllm") as url:
-        yield url
+def server(tiny_server):
+    return tiny_server
 
 
 def certify(url: str, out: Path, *options: str, store: Path = STORE) -> tuple[int, dict]:

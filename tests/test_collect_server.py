@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vLLM")
 
 from collecting import Borrowed, contents, make_plan, make_sampler, problems, write_problems
-from serving import FAULTS, KEY, Proxy, aborted, busy, free_port, late, reset_before, serve
+from serving import FAULTS, KEY, Proxy, aborted, busy, free_port, late, reset_before
 from vllm_models import shared_engine, shared_model
 
 from autotts import main
@@ -35,10 +35,8 @@ def model() -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    log = tmp_path_factory.mktemp("server") / "log"
-    with serve(shared_model(), log, "--enable-prompt-tokens-details") as url:
-        yield url
+def server(random_server):
+    return random_server
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vL
 
 from collecting import collect, make_plan, problems
 from programs import written
-from serving import KEY, serve
+from serving import KEY
 from test_export_runtime import ASK
 from vllm_models import shared_model
 
@@ -43,20 +43,13 @@ def stores(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    log = tmp_path_factory.mktemp("server") / "log"
-    with serve(shared_model(), log, "--enable-prompt-tokens-details") as url:
-        yield url
-
-
 @pytest.mark.parametrize("name", ["tokens", "steps"])
-def test_it_draws_the_branches_of_the_collection(stores, server, tmp_path, name):
+def test_it_draws_the_branches_of_the_collection(stores, random_server, tmp_path, name):
     controller, out = tmp_path / "everything.py", tmp_path / "ask.py"
     controller.write_text(EVERYTHING.source)
     command = ["export", "--controller", str(controller), "--beta", "0", "--store", str(stores / name)]
     assert main([*command, "--out", str(out)]) == 0
-    there = ["--base-url", f"{server}/v1", "--model", str(shared_model()), "--json"]
+    there = ["--base-url", f"{random_server}/v1", "--model", str(shared_model()), "--json"]
     done = subprocess.run(
         [sys.executable, "-I", "-c", ASK, out, *there],
         input="\n".join(json.dumps({"question": problem.question}) for problem in problems(3)),

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +11,7 @@ pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vL
 
 from checkout import ROOT
 from commanding import run_all
-from serving import KEY, serve
+from serving import KEY
 
 from autotts import main
 from collect.collection import Collection, Scoring
@@ -43,7 +41,6 @@ from tests.streaming import Meddler, running
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 
 MODEL, PRM = ROOT / "data" / "tiny" / "model", ROOT / "data" / "tiny" / "prm"
-POOLING = '{"task": "token_classify", "tok_pooling_type": "ALL"}'
 PLAN = Plan(
     arms=(Arm(str(MODEL), Prompting("{question}")),),
     source=Source("tiny"),
@@ -75,15 +72,8 @@ def environment():
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    logs = tmp_path_factory.mktemp("servers")
-    pooling = ("--runner", "pooling", "--convert", "classify", "--pooler-config", POOLING)
-    with ExitStack() as stack, ThreadPoolExecutor() as threads:
-        starting = [
-            threads.submit(stack.enter_context, serve(model, logs / model.name, *options))
-            for model, options in ((MODEL, ("--enable-prompt-tokens-details",)), (PRM, pooling))
-        ]
-        yield [each.result() for each in starting]
+def servers(tiny_server, tiny_prm_server):
+    return tiny_server, tiny_prm_server
 
 
 @pytest.fixture(scope="module")

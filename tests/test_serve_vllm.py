@@ -16,12 +16,11 @@ pytest.importorskip("aiohttp", reason="`pip install 'autotts[serve]'` to test se
 
 import openai
 from checkout import ROOT
-from serving import KEY, serve
+from serving import KEY
 from streaming import Meddler, running
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore")]
 
-MODEL = ROOT / "data" / "tiny" / "model"
 NAME = "tiny"
 OURS = "clients must have this"
 
@@ -29,14 +28,6 @@ OURS = "clients must have this"
 def problem(number: int) -> str:
     lines = (ROOT / "data" / "tiny" / "problems-search.jsonl").read_text().splitlines()
     return json.loads(lines[number])["problem"]
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory):
-    log = tmp_path_factory.mktemp("upstream") / "log"
-    options = ("--enable-prompt-tokens-details", "--generation-config", "vllm", "--served-model-name", NAME)
-    with serve(MODEL, log, *options) as address:
-        yield address
 
 
 @contextmanager
@@ -60,8 +51,8 @@ def ours(address: str, *more: str):
 
 
 @pytest.fixture(scope="module")
-def url(upstream):
-    with ours(upstream) as address:
+def url(tiny_server):
+    with ours(tiny_server) as address:
         yield address
 
 
@@ -106,8 +97,8 @@ def test_curl_needs_no_more_than_the_key(url) -> None:
     assert json.loads(done.stdout)["usage"]["autotts"]["branches"] == 3
 
 
-def test_no_chat_is_lost_or_counted_twice_whatever_happens_on_the_way(upstream) -> None:
-    with running(Meddler(upstream, 3)) as meddler, ours(meddler.url) as url:
+def test_no_chat_is_lost_or_counted_twice_whatever_happens_on_the_way(tiny_server) -> None:
+    with running(Meddler(tiny_server, 3)) as meddler, ours(meddler.url) as url:
         with (
             openai.OpenAI(base_url=url, api_key=OURS, max_retries=0) as client,
             ThreadPoolExecutor(6) as several,
