@@ -244,8 +244,9 @@ def test_a_store_says_how_it_was_collected(store, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--beta", "2"], "no list of numbers in"),
-        (["--beta", "0,1"], "more than one number"),
+        (["--beta", "2"], "no number in [0, 1]"),
+        (["--beta", "0,1"], "no number in [0, 1]"),
+        (["--controller", "README.md"], "not Python"),
         (["--prompt", "no place"], "has no {question}"),
         (["--segment-tokens", "5", "--segment-steps", "1"], "not both"),
         (["--controller", "beam_search"], "name its reward model with --prm"),

@@ -45,9 +45,10 @@ def betas(text: str) -> tuple[float, ...]:
 
 def beta(text: str) -> float:
     """One number in [0, 1]."""
-    (value, *others) = betas(text)
-    if others:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than one number in [0, 1]; give one")
+    try:
+        (value,) = betas(text)
+    except (argparse.ArgumentTypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number in [0, 1], such as 0.5") from None
     return value
 
 
