@@ -76,11 +76,18 @@ def since_best(run: Run) -> int:
 def preflight(
     budget: Budget, run: Run, arena: Arena, lanes: Sequence[Lane], deadline: float | None
 ) -> Iterator[str]:
-    """What to warn of before the first proposal: bounds that leave room for one or two only.
+    """What to warn of before the first proposal: bounds with room for one or two only, or that bound nothing.
 
     What a proposal costs is what those of this run have cost so far, else what its proposer estimates; what
     it takes to measure one follows from the time that the baselines took.
     """
+    unknown = [lane.label for lane in lanes if lane.estimate.calls and not _tokens(lane.estimate)]
+    for bound in ("max_cost", "max_total_tokens") if unknown else ():
+        if getattr(budget, bound) is not None:
+            yield (
+                f"--{bound.replace('_', '-')} does not bound what {' and '.join(unknown)} spends, which it "
+                "alone knows; --rounds and --minutes do"
+            )
     spent, rounds = run.spent(), len(run.rounds())
     costs = [_mean(spent, rounds)] if rounds and spent.calls else [lane.estimate for lane in lanes]
     costs = [cost for cost in costs if cost.calls]

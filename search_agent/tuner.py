@@ -146,7 +146,8 @@ def _draw(trial: Any, constants: Mapping[str, Constant]) -> dict[str, float]:
         if c.whole:
             drawn[name] = trial.suggest_int(name, c.low, c.high)
         else:
-            drawn[name] = float(f"{trial.suggest_float(name, c.low, c.high):.{DIGITS}g}")
+            short = float(f"{trial.suggest_float(name, c.low, c.high):.{DIGITS}g}")
+            drawn[name] = float(min(max(short, c.low), c.high))
     return drawn
 
 

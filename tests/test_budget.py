@@ -6,6 +6,7 @@ from search_agent.archive import Run
 from search_agent.budget import Budget, preflight, reserve, since_best
 from search_agent.desk import Lane
 from search_agent.proposal import Usage
+from search_agent.proposers.command import CommandProposer
 
 
 @pytest.fixture
@@ -97,6 +98,13 @@ def test_a_budget_for_a_proposal_or_two_is_warned_of(run):
     assert "about 2 proposals (one takes about 216,000 tokens)" in two
     assert warned(Budget(max_cost=5, max_total_tokens=10**7), run, DEAR) == []
     assert warned(Budget(max_cost=0.5, max_total_tokens=500), run) == [], "who calls no model costs nothing"
+
+
+def test_a_bound_on_what_nobody_tells_us_is_warned_of(run):
+    assert warned(Budget(max_cost=5.0, rounds=10), run, CommandProposer.estimate) == [
+        "--max-cost does not bound what model spends, which it alone knows; --rounds and --minutes do"
+    ]
+    assert warned(Budget(rounds=10), run, CommandProposer.estimate) == []
 
 
 def test_experience_replaces_the_estimate(run):

@@ -78,6 +78,11 @@ def test_what_is_wrong_with_a_proposer_is_one_clear_error(text, says):
     assert f"--proposer {text}: " in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_optimiser_alone_has_nothing_to_work_on():
+    with pytest.raises(UserError, match="give a second --proposer"):
+        lanes("tune")
+
+
 def test_a_model_and_an_optimiser_work_on_one_archive(store, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
     out = tmp_path / "run"

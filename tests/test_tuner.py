@@ -95,6 +95,12 @@ def test_it_finds_better_constants_and_changes_nothing_else():
     assert min(abs(margin - 2.5) for margin in margins) < 0.1
 
 
+def test_in_short_a_constant_stays_within_its_bounds():
+    narrow = SOURCE.replace("(0.5, 3.0)", "(0.98761, 0.98769)").replace("1.5", "0.98765")
+    (_, source) = tuned(2, sources=[narrow])
+    assert 0.98761 <= tunable(source)["margin"].value <= 0.98769
+
+
 def test_the_same_archive_leads_to_the_same_constants():
     whole = tuned(8)
     assert tuned(8, sources=whole[:5]) == whole

@@ -167,6 +167,8 @@ def lanes(args: argparse.Namespace, hidden: Sequence[Path] = ()) -> list[Lane]:
                 estimate=getattr(proposer, "estimate", Usage()),
             )
         )
+    if all(lane.proposer.name == "tune" for lane in built):
+        raise UserError("tune fits constants of what others write: give a second --proposer beside it")
     return built
 
 

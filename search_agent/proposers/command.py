@@ -48,6 +48,7 @@ class CommandProposer:
     """
 
     name = "command"
+    estimate = USAGE
 
     def __init__(
         self,
