@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import itertools
+import io
 import json
 import random
 import subprocess
@@ -376,3 +377,7 @@ def test_the_command_line(plain, chains, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         plain.main([*there, "--beta", "2"])
     assert "outside [0, 1]" in capsys.readouterr().err
+    for line in ("What is 6 times 7?", '["What is 6 times 7?"]'):
+        monkeypatch.setattr("sys.stdin", io.StringIO('{"question": "Why?"}\n\n' + line))
+        assert plain.main(there[:-1]) == 2
+        assert 'line 3 of standard input is not like {"question": "..."}' in capsys.readouterr().err

@@ -184,9 +184,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 async def _run_lines(args: argparse.Namespace, options: dict[str, Any]) -> int:
     """Every line of standard input with its answer, in the same order; a failure is told in its line."""
-    rows = [json.loads(line) for line in sys.stdin if line.strip()]
-    if not all(isinstance(row, dict) and isinstance(row.get("question"), str) for row in rows):
-        raise ValueError('a line of standard input is not like {"question": "..."}')
+    rows = [_row(number, line) for number, line in enumerate(sys.stdin, 1) if line.strip()]
     turns = asyncio.Semaphore(args.concurrency)
 
     async def one(row: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +201,16 @@ async def _run_lines(args: argparse.Namespace, options: dict[str, Any]) -> int:
         failed |= "error" in told
         print(_json(told), flush=True)
     return int(failed)
+
+
+def _row(number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("question"), str):
+        raise ValueError(f'line {number} of standard input is not like {{"question": "..."}}')
+    return row
 
 
 def _client(url: str) -> openai.AsyncOpenAI:
