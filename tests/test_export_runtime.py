@@ -2,8 +2,8 @@
 
 import asyncio
 import importlib.util
-import itertools
 import io
+import itertools
 import json
 import random
 import subprocess
