@@ -46,7 +46,7 @@ VERDICT = {
         }
     ],
 }
-FEEDBACK = {"hypervolume": 0.25, "points": POINTS, "errors": 2, "error": "ZeroDivisionError"}
+FEEDBACK = {"hypervolume": 0.25, "points": POINTS, "seeds": 8, "errors": 2, "error": "ZeroDivisionError"}
 
 
 class StubBench:
