@@ -134,8 +134,9 @@ async def _certify(design: Design, model: World, path: Path, replayed) -> dict:
     known = design.known()
     pairs = [(from_row(row), known[row["problem"], 0]) for row in rows if not row["model_failed"]]
     parts = [judge_branches(design, pairs, rows, np.random.default_rng(0))]
-    replayed = replayed or design.replay(lambda done, total: None)
-    for program in design.programs if parts[0].verdict is not Verdict.FAILS else ():
+    programs = design.programs if parts[0].verdict is not Verdict.FAILS else ()
+    replayed = replayed or (design.replay(lambda done, total: None) if programs else {})
+    for program in programs:
         player = Player(program, design.beta)
         bench = Bench(model, player, task, seed + 1, design.max_branches)
         rows = await play_all(bench, asked, range(design.episodes), 8, folder)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from made_up import store as make_store
 
 from env.evaluate import evaluate
-from env.program import GRID, Program, check
+from env.program import GRID, Program
 from env.store import Store
 from search_agent.compose.assemble import assemble, constants
 from search_agent.compose.grammar import FIRST, SLOTS
@@ -36,26 +36,27 @@ def quiet():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def test_every_combination_of_mechanisms_keeps_the_contract():
-    count = 0
-    for recipe in every_combination():
-        source = assemble(recipe)
-        check(source)
+@pytest.fixture(scope="module")
+def combinations():
+    return [Program(str(k), assemble(recipe), True) for k, recipe in enumerate(every_combination())]
+
+
+def test_every_combination_of_mechanisms_is_a_program_one_can_read(combinations):
+    assert len(combinations) == 5 + 2 * 4 * 5 * 3 * 4
+    for program in combinations:
+        source = program.source
         solve = next(node for node in ast.parse(source).body if isinstance(node, ast.AsyncFunctionDef))
-        settings = Program("it", source, True).load()["schedule"](0.5)
+        settings = program.load()["schedule"](0.5)
         assert [argument.arg for argument in solve.args.args] == ["ep", *settings]
         used = {node.id for node in ast.walk(solve) if isinstance(node, ast.Name)}
         assert set(settings) <= used, "a constant that does nothing"
         assert max(map(len, source.splitlines())) <= 110
         assert len(source.splitlines()) < 80, "more than a screen"
-        count += 1
-    assert count == 5 + 2 * 4 * 5 * 3 * 4
 
 
-def test_every_combination_of_mechanisms_plays(tmp_path):
+def test_every_combination_of_mechanisms_keeps_the_contract_and_plays(combinations, tmp_path):
     store = Store.open(make_store(tmp_path / "store", problems=2))
-    programs = [Program(f"{k}", assemble(recipe), True) for k, recipe in enumerate(every_combination())]
-    frame = evaluate([store], programs, betas=[0.6], seeds=[0], workers=1).frame
+    frame = evaluate([store], combinations, betas=[0.6], seeds=[0], workers=1).frame
     assert set(frame["error"]) == {""}
     answered = frame.group_by("controller").agg(pl.col("answer").max())
     assert answered["answer"].min() >= 0
@@ -131,8 +132,13 @@ def searched(rounds, seed=0, records=()):
     return records
 
 
-def test_the_same_archive_leads_to_the_same_program():
-    whole = searched(len(FIRST) + 6)
+@pytest.fixture(scope="module")
+def records():
+    return searched(60)
+
+
+def test_the_same_archive_leads_to_the_same_program(records):
+    whole = records[: len(FIRST) + 6]
     resumed = searched(len(FIRST) + 6, records=whole[: len(FIRST) + 2])
     assert resumed == whole
     other = searched(len(FIRST) + 6, seed=1)
@@ -140,9 +146,8 @@ def test_the_same_archive_leads_to_the_same_program():
     assert [r["source"] for r in other[len(FIRST) :]] != [r["source"] for r in whole[len(FIRST) :]]
 
 
-def test_no_program_is_proposed_twice_and_parents_are_earlier_rounds():
-    records = searched(30)
-    assert len({record["source"] for record in records}) == 30
+def test_no_program_is_proposed_twice_and_parents_are_earlier_rounds(records):
+    assert len({record["source"] for record in records}) == len(records)
     assert {record["parent"] for record in records[: len(FIRST)]} == {None}, "each begins a lineage"
     for record in records:
         for origin in (record["parent"], record["partner"]):
@@ -179,8 +184,7 @@ def test_without_beta_no_setting_moves():
     assert ComposeProposer().vouches(proposal.source, proposal.memo)
 
 
-def test_the_optimiser_learns_from_the_feedback():
-    records = searched(60)
+def test_the_optimiser_learns_from_the_feedback(records):
     late = [record["memo"]["recipe"]["widening"] for record in records[-20:]]
     assert late.count("fixed") >= 12
 
