@@ -105,6 +105,21 @@ def test_its_figures_are_those_of_the_episodes(bench):
     assert f"cheapest {100 * past['cheapest'].sum() / past['tokens'].sum():.1f}%" in text
 
 
+def test_who_was_dropped_early_is_compared_on_the_seeds_it_was_played_on(run, arena, tmp_path):
+    """The same program again, after one lap of the race: no difference at all."""
+    other = Run.create(tmp_path / "run", {"seed": 0}, {})
+    one, frame, source = run.rounds()[0], run.episodes(1, "feedback"), run.source(1)
+    lap = frame.filter(pl.col("seed") == frame["seed"].min())
+    figures = score(lap, arena.references)
+    with other.writing():
+        other.add(1, one, source, frame, None)
+        again = one | {"round": 2, "name": "round 2", "parent": 1, "status": "dropped", "feedback": figures}
+        other.add(2, again, source, lap, None)
+    told = packet(Workbench(other, arena, 3, {}, lambda source, memo: True), 2)
+    (line,) = (line for line in told.splitlines() if line.startswith("- best before it, round 1"))
+    assert "accuracy +0.000 [+0.000, +0.000]; tokens x 1.00 [1.00, 1.00]" in line
+
+
 def test_it_is_bounded_and_drops_the_least_useful(bench):
     whole = list(sections(bench))
     sizes = []
