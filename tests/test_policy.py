@@ -332,6 +332,7 @@ def test_the_command(stores, tmp_path, capsys) -> None:
         "mine against adaptive_consistency",
         "m other, mine at beta 0: ",
         "known difficulty against",
+        "other: evaluated 3 times (3 different programs)",
     ):
         assert part in said
     text = out.read_text()

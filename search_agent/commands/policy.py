@@ -67,6 +67,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     Raises:
         UserError: a store, a controller or the file cannot be used.
     """
+    from env.holdout import count
     from env.store import Store
     from search_agent.policy.learning import Experiment, held_out, learn
     from search_agent.splits import require_apart
@@ -91,8 +92,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         )
         policy = learn(experiment, stores)
         source = policy.source
-        files.write(args.out, source.encode())
         _record(stores, programs, experiment.betas, args.seeds)
+        files.write(args.out, source.encode())
         tried = held_out(policy, others, args.out.stem) if others else {}
     print("\n".join(policy.lines()))
     if not policy.easier:
@@ -101,6 +102,9 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         written = Program(args.out.stem, source)
         _record(others, [written, *programs], experiment.betas, args.seeds)
         _show(tried, written.name, policy.single)
+        print()
+        for store in others:
+            print(f"{store.path}: {count(store.path)}")
     print(f"policy: {args.out}")
     return 0
 
