@@ -108,6 +108,7 @@ def test_what_a_vote_has_no_meaning_for_is_not_voted_on(fields) -> None:
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"messages": ["hello"]}, "messages"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_its_field(fields, param) -> None:

@@ -178,6 +178,10 @@ def _text(message: dict[str, Any]) -> Message | None:
         return None
     if any(message.get(name) for name in ("tool_calls", "function_call", "refusal", "audio")):
         return None
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        raise ApiError(400, "a message has half of a surrogate pair in it", param="messages") from None
     return Message("system" if role == "developer" else role, content)
 
 
