@@ -255,7 +255,7 @@ async def careful_to_the_end(ep):
     return answer
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(trees(), st.integers(0, 1000))
 def test_losses_and_wastes_add_up_on_random_trees(made, seed):
     index = Index.build(made.forest())

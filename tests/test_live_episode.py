@@ -43,7 +43,7 @@ def live_episode(model: StoreModel, problem: int, seed: int, max_branches: int |
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(trees(), st.integers(0, 2), st.integers(0, 3), _program, st.sampled_from((None, 1, 3, 100)))
 def test_any_actions_on_any_trees_are_answered_as_in_replay(
     drawn_store, problem, seed, program, max_branches

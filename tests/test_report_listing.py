@@ -1,7 +1,7 @@
 import html
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_run import PROGRAM
 
@@ -20,6 +20,7 @@ PLAIN = st.text(st.characters(codec="utf-8").filter(str.isprintable), max_size=2
 LINES = st.lists(PLAIN | st.sampled_from(PROGRAM.splitlines()), min_size=1, max_size=12)
 
 
+@settings(max_examples=40)
 @given(LINES, st.none() | LINES)
 def test_a_listing_copies_as_the_program(lines, parent):
     source = "\n".join(lines).rstrip("\n")
@@ -27,6 +28,7 @@ def test_a_listing_copies_as_the_program(lines, parent):
     assert selectable(listing(source, old)) == source
 
 
+@settings(max_examples=40)
 @given(LINES, LINES)
 def test_added_and_removed_lines_add_up(new, old):
     new, old = [*new, "end"], [*old, "end"]
