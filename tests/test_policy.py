@@ -360,11 +360,19 @@ def test_what_it_is_fitted_to_is_not_held_out(stores, tmp_path, capsys) -> None:
             ["--out", "self_consistency.py"],
             "has the name of a controller to choose from; give the policy anoth",
         ),
+        (
+            ["--controller", "broken.py"],
+            "broken.py cannot be chosen from: line 1: not Python: .* was never closed",
+        ),
+        (["--controller", "idle.py"], "idle.py cannot be chosen from: .*solve"),
+        (["--scouts", "100"], "choose smaller --beta or --scouts"),
         (["--out", "policy.txt"], "policy.txt is to be a controller: give a file whose name ends in .py"),
     ],
 )
 def test_what_is_wrong_is_said(stores, tmp_path, capsys, monkeypatch, more, says) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text("def schedule(beta): return {")
+    Path("idle.py").write_text("def schedule(beta): return {}")
     words = ["policy", stores[0].path, "--controller", "self_consistency", "--out", "p.py", "--seeds", "1"]
     assert autotts.main([*words, *more]) == 2
     assert re.search(says, capsys.readouterr().err)

@@ -20,7 +20,7 @@ from env import files
 from env.commands.options import betas, positive, seed_count
 from env.commands.terminal import progress_bar
 from env.errors import UserError
-from env.program import Program, needs
+from env.program import Program, ProgramError, check, needs
 
 # Twice as many as elsewhere: a policy chooses from them.
 BETAS = ",".join(f"{k / 8:g}" for k in range(9))
@@ -112,6 +112,12 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
 def _check(programs: Sequence[Program], stores: Sequence[Store], args: argparse.Namespace) -> None:
     """Before the work: what no controller could do on these stores, and a file that is none."""
     for program in programs:
+        try:
+            check(program.source)
+        except ProgramError as error:
+            raise UserError(
+                f"{program.path} cannot be chosen from: {error}; mend it, or leave it out"
+            ) from None
         for store in stores:
             if lacking := sorted(needs(program.source) - store.capabilities):
                 raise UserError(

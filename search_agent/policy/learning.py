@@ -161,7 +161,7 @@ def learn(experiment: Experiment, stores: Sequence[Store]) -> Policy:
     if plain.is_empty():
         raise UserError(
             "no controller is replayable on these stores: each asked for more than there is; choose smaller "
-            "--beta, or stores with more branches"
+            "--beta or --scouts, or stores with more branches"
         )
     agreeing = experiment.agreeing(stores)
     easier = fitting.edges(agreeing, experiment.scouts)
