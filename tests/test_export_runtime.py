@@ -367,7 +367,7 @@ def test_the_command_line(plain, chains, capsys, monkeypatch):
         there = ["--base-url", f"{server.url}/v1", "--model", "scripted", "--beta", "1", QUESTION]
         assert plain.main(there) == 0
         text = capsys.readouterr().out
-        assert plain.main(["--json", *there]) == 0
+        assert plain.main(["--json", *there, "--base-url", server.url]) == 0
         told = json.loads(capsys.readouterr().out)
     assert told["text"] == text.removesuffix("\n") and told["answer"] in text
     assert told["usage"]["decoded_tokens"] >= told["spent"][0] > 0 and told["branches"]

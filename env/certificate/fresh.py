@@ -1,13 +1,13 @@
 """Draws whole branches from a model as a collection does: cut, probed at the end of every segment, graded."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from env.episode import UNPARSED
 from env.forest import END_NONE
 from env.live.answers import Answers
 from env.live.bench import Question
+from env.live.episode import together
 from env.live.model import Model, ModelError, Session
 from env.tasks import Task, TaskError
 
@@ -45,7 +45,7 @@ async def draw(
     answers = Answers(task, question.gold, classes)
     session = model.ask(question.text, seed)
     try:
-        drawn = await _together([_branch(session, number, arm, probes) for number in range(count)])
+        drawn = await together([_branch(session, number, arm, probes) for number in range(count)])
         numbers = {text: number for number, text in enumerate(classes)}
         codes = [await answers.codes(said) for said, _, _ in drawn]
         of_code = {}
@@ -66,16 +66,6 @@ async def draw(
         return row | {"error": f"{type(error).__name__}: {error}", "model_failed": True}
     finally:
         await asyncio.shield(session.close())
-
-
-async def _together(branches: Sequence[Coroutine[Any, Any, Drawn]]) -> list[Drawn]:
-    """All of them; the first that fails ends the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(branch) for branch in branches]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 async def _branch(session: Session, number: int, arm: int, probes: bool) -> Drawn:

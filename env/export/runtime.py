@@ -214,7 +214,8 @@ def _row(number: int, line: str) -> dict[str, Any]:
 
 
 def _client(url: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=url, api_key=os.environ.get(KEY) or "none", max_retries=RETRIES)
+    base_url = f"{url.rstrip('/').removesuffix('/v1')}/v1"
+    return openai.AsyncOpenAI(base_url=base_url, api_key=os.environ.get(KEY) or "none", max_retries=RETRIES)
 
 
 def _json(value: Any) -> str:

@@ -5,9 +5,9 @@ side, and the round is answered when the last of them is done; what is told does
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,8 @@ from env.replay import (
     UNKNOWN_BRANCH,
     Revealed,
 )
+
+T = TypeVar("T")
 
 ONE = range(1)
 
@@ -207,7 +209,7 @@ class LiveEpisode:
         for each in actions:
             if not each.refused:
                 work += [self._row(each, place, branch) for place, branch in enumerate(each.ids)]
-        rows = await _together(work)
+        rows = await together(work)
         self._charge(rows)
         return await self._reveal(actions, np.array(counts, np.int64), rows)
 
@@ -362,8 +364,8 @@ def _actions(actions: Ints, ids: Ints) -> Iterator[_Asked]:
         yield _Asked(kind, probe != 0, count, argument, named, steps)
 
 
-async def _together(work: list[Any]) -> list[_Row]:
-    """What comes of all of it, in its order; the first failure is everybody's."""
+async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """What comes of all of it, in its order; the first failure is everybody's, and ends the others."""
     if len(work) == 1:
         return [await work[0]]
     try:
