@@ -78,6 +78,16 @@ def test_what_is_wrong_with_a_proposer_is_one_clear_error(text, says):
     assert f"--proposer {text}: " in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "bound", [("--minutes", "inf"), ("--max-cost", "nan"), ("--max-cost", "-1"), ("--max-total-tokens", "0")]
+)
+def test_a_bound_that_is_none_is_refused_whoever_proposes(store, tmp_path, capsys, bound):
+    out = tmp_path / "run"
+    assert search(store, "--proposer", "compose", "--out", out, *bound) == 2
+    assert f"{' '.join(bound)}: expected a number above 0" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_an_optimiser_alone_has_nothing_to_work_on():
     with pytest.raises(UserError, match="give a second --proposer"):
         lanes("tune")

@@ -123,8 +123,10 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from search_agent.loop import Search, SearchStopped
     from search_agent.report.live import redrawing
 
-    if args.minutes is not None and not args.minutes > 0:
-        raise UserError(f"--minutes {args.minutes:g}: expected a number above 0")
+    for bound in ("minutes", "max_cost", "max_total_tokens"):
+        value = getattr(args, bound)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{bound.replace('_', '-')} {value:g}: expected a number above 0")
     run, options = _resumed(args) if args.resume else _started(args, rooms)
     arena = start.open_arena(options)
     hidden = [Path(store.path) for store in (*arena.stores, *arena.holdout)]
