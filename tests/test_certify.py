@@ -193,5 +193,8 @@ def test_the_command_says_what_it_takes(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "6 problems: " in out and "for adaptive_consistency" in out and "for self_consistency" in out
     assert "if replay is right, this says so with probability" in out
+    assert main([*command, "--dry-run", "--limit", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "5 problems: " in out and "it takes 6 at least" in out and "fails 4 times in 5" not in out
     assert main(command) == 2 and "--out and --server are missing" in capsys.readouterr().err
     assert main([*command, "--dry-run", "--baseline", "adaptive_consistency", "nobody"]) == 2

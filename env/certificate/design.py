@@ -12,7 +12,7 @@ from env.certificate.equivalence import Finding, Margin, gap
 from env.evaluate import evaluate
 from env.index import Index
 from env.program import Program
-from env.statistics import POWER, Floats
+from env.statistics import MIN_PROBLEMS, POWER, Floats
 from env.store import Store
 
 if TYPE_CHECKING:
@@ -242,6 +242,8 @@ def bill(design: Design, known: Sequence[Branches], replayed: Mapping[str, Repla
 
 def told(value: Power, more: int | None, design: Design) -> list[str]:
     """The power in words."""
+    if len(design.problems) < MIN_PROBLEMS:
+        return [f"so few problems can tell nothing, whatever comes: it takes {MIN_PROBLEMS} at least"]
     lines = [
         f"if replay is right, this says so with probability {value.holds:.0%}, and fails in {value.fails:.1%}"
     ]
