@@ -88,8 +88,8 @@ def preflight(
                 f"--{bound.replace('_', '-')} does not bound what {' and '.join(unknown)} spends, which it "
                 "alone knows; --rounds and --minutes do"
             )
-    spent, rounds = run.spent(), len(run.rounds())
-    costs = [_mean(spent, rounds)] if rounds and spent.calls else [lane.estimate for lane in lanes]
+    spent, paid = run.spent(), sum(record["usage"]["calls"] > 0 for record in run.rounds())
+    costs = [_mean(spent, paid)] if paid and spent.calls else [lane.estimate for lane in lanes]
     costs = [cost for cost in costs if cost.calls]
     if costs and budget.max_cost is not None:
         dearest = max(cost.cost_usd or 0.0 for cost in costs)
@@ -117,6 +117,7 @@ def _few(room: float, why: str, bound: str) -> str:
 
 
 def _mean(spent: Usage, rounds: int) -> Usage:
+    """Of the rounds that were paid for."""
     cost = None if spent.cost_usd is None else spent.cost_usd / rounds
     return Usage(spent.calls, spent.prompt_tokens // rounds, spent.completion_tokens // rounds, 0, cost)
 

@@ -16,15 +16,17 @@ def run(tmp_path):
         yield run
 
 
-def archive(run, *areas):
-    """A round each: its hypervolume, or None for one that failed, or minus it for one unfit to win."""
+def archive(run, *areas, calls=1):
+    """A round each: its hypervolume, or None for one that failed, or minus it for one unfit to win.
+
+    Each took so many calls of a model.
+    """
     for area in areas:
         number = len(run.rounds()) + 1
         status = "failed" if area is None else "evaluated"
         figures = None if area is None else {"hypervolume": abs(area)}
-        run.add(
-            number, {"round": number, "status": status, "selection": figures, "monotone": (area or 0) > 0}
-        )
+        record = {"round": number, "status": status, "selection": figures, "monotone": (area or 0) > 0}
+        run.add(number, record | {"usage": {"calls": calls}})
 
 
 def call(run, tokens=1000, cost=0.5):
@@ -113,6 +115,14 @@ def test_experience_replaces_the_estimate(run):
     assert warned(Budget(max_cost=0.5), run, DEAR) == []
     (few,) = warned(Budget(max_cost=0.04), run, DEAR)
     assert "about 2 proposals (one costs about $0.01)" in few
+
+
+def test_rounds_that_cost_nothing_make_no_other_cheaper(run):
+    archive(run, 0.5)
+    archive(run, *[0.5] * 9, calls=0)
+    call(run, cost=0.02)
+    (few,) = warned(Budget(max_cost=0.05), run, DEAR)
+    assert "about 1 proposal (one costs about $0.02)" in few
 
 
 def test_time_for_a_program_or_two_is_warned_of(run):
