@@ -215,7 +215,9 @@ def test_a_process_that_is_forked_ahead_is_the_next_jobs_and_ends_with_the_zygot
             assert [outcome.error for outcome in pool.run([job(QUIET)] * 2, answer)] == ["", ""]
         pool.prepare()
         files = len(os.listdir("/proc/self/fd"))
-        os.kill(pool._zygote._process.pid, signal.SIGKILL)
+        zygote = pool._zygote._process.pid
+        os.kill(zygote, signal.SIGKILL)
+        _wait_for_end(zygote)
         (outcome,) = pool.run([job(QUIET)], answer)
         assert "run this again" in outcome.error and len(os.listdir("/proc/self/fd")) == files - 2
         assert [outcome.error for outcome in pool.run([job(QUIET)] * 2, answer)] == ["", ""]
@@ -233,11 +235,16 @@ signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 list(pool.run([Job({endless!r}, 0.5, [1], [1])] * 3, None))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=Path(__file__).parents[1])
-    zygote = int(run.stdout)
+    assert run.returncode == -signal.SIGKILL
+    _wait_for_end(int(run.stdout))
+
+
+def _wait_for_end(zygote: int) -> None:
+    """Of the zygote and of all that it has forked."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and list(_session(zygote)):
         time.sleep(0.02)
-    assert run.returncode == -signal.SIGKILL and not list(_session(zygote))
+    assert not list(_session(zygote))
 
 
 def _session(leader: int):
