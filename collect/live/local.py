@@ -70,23 +70,17 @@ class LocalStreams:
 
     def _work(self) -> None:
         engine = self._engine.vllm
-        while True:
-            if (order := self._next(wait=not engine.has_unfinished_requests())) is not False:
-                if order is None:
-                    return
-                try:
+        try:
+            while (order := self._next(wait=not engine.has_unfinished_requests())) is not None:
+                if order is not False:
                     self._obey(engine, order)
-                except ValueError as error:
-                    self._tell({order[0]: ModelError(f"vLLM refuses a request: {error}")})
-                continue
-            try:
-                pieces = {output.request_id: _piece(output) for output in engine.step()}
-            # Whatever it is, nobody may wait for ever.
-            except Exception as error:
-                self._failure = ModelError(f"vLLM stopped: {error}; run the same command again")
-                self._tell(dict.fromkeys(list(self._queues), self._failure))
-                return
-            self._tell(pieces)
+                else:
+                    self._tell({output.request_id: _piece(output) for output in engine.step()})
+        # Whatever it is, nobody may wait for ever.
+        except Exception as error:
+            assert self._loop is not None
+            failure = ModelError(f"vLLM stopped: {error}; run the same command again")
+            self._loop.call_soon_threadsafe(self._fail, failure)
 
     def _next(self, wait: bool) -> Any:
         """The next order; False if there is none."""
@@ -104,7 +98,15 @@ class LocalStreams:
         number, request = order
         asked = parameters(request)
         asked.output_kind = RequestOutputKind.DELTA
-        engine.add_request(number, {"prompt_token_ids": list(request.prompt)}, asked)
+        try:
+            engine.add_request(number, {"prompt_token_ids": list(request.prompt)}, asked)
+        except ValueError as error:
+            self._tell({number: ModelError(f"vLLM refuses a request: {error}")})
+
+    def _fail(self, failure: ModelError) -> None:
+        """In the event loop, so that no stream begins between what is told here and what it finds there."""
+        self._failure = failure
+        self._hand_out(dict.fromkeys(self._queues, failure))
 
     def _tell(self, pieces: dict[str, Any]) -> None:
         assert self._loop is not None
