@@ -15,15 +15,16 @@ it holds, 1 if it fails, 3 if it is undecided.
 import argparse
 import asyncio
 import hashlib
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collect.commands import asking, existing, where
 from collect.commands.certifying import Certifying
 from collect.commands.collect import add_prm
+from collect.engine import Sampling
 from env import files
-from env.commands.options import beta, natural, positive
+from env.commands.options import add_controller, beta, natural, positive
 from env.commands.terminal import progress_bar
 from env.errors import UserError
 from env.rooms import Rooms
@@ -37,18 +38,12 @@ if TYPE_CHECKING:
 BASELINES = ["self_consistency"]
 STATUS = {"holds": 0, "fails": 1, "undecided": 3}
 CERTIFICATE = "certificate"
-SAMPLING = ("temperature", "top_p", "top_k", "min_p")
-PENALTIES = ("presence_penalty", "frequency_penalty", "repetition_penalty")
+SAMPLING = tuple(field.name for field in fields(Sampling))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `autotts certify`."""
-    parser.add_argument(
-        "--controller",
-        required=True,
-        metavar="NAME_OR_PATH",
-        help="a shipped one by name (see `autotts controllers`), your own by the path of its file",
-    )
+    add_controller(parser)
     parser.add_argument("--beta", type=beta, required=True, metavar="B", help="from 0, cheap, to 1, thorough")
     parser.add_argument("--store", type=Path, required=True, metavar="STORE", help="that replay is of")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder, for the certificate, too")
@@ -101,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--run-ahead", type=positive, default=256, metavar="N", help="as live; default: 256")
     group.add_argument("--i-trust-this-code", action="store_true", help="as live")
     group = parser.add_argument_group("how it is sampled, where not as --store was")
-    for name in SAMPLING + PENALTIES:
+    for name in SAMPLING:
         kind = natural if name == "top_k" else float
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X")
     group.add_argument("--max-tokens", type=positive, metavar="N", help="a branch's length")
@@ -239,7 +234,7 @@ def _plan(args: argparse.Namespace, found: "Existing") -> "Plan":
             # Whether it is the same model, by whatever name, is what is to be found out.
             model = only_model(args.server[0])
     plan = plan_to_extend(found, None, model, {})
-    own = {name: getattr(args, name) for name in SAMPLING + PENALTIES if getattr(args, name) is not None}
+    own = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
     drawing = plan.drawing
     sampling = replace(drawing.sampling, **own)
     drawing = replace(

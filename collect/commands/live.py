@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collect.commands import asking
-from env.commands.options import beta, positive, seed_count, setting
+from env.commands.options import add_controller, add_settings, beta, positive, seed_count
 from env.commands.terminal import progress_bar
 from env.errors import UserError
 from env.rooms import Rooms
@@ -36,22 +36,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `autotts live`."""
-    parser.add_argument(
-        "--controller",
-        required=True,
-        metavar="NAME_OR_PATH",
-        help="a shipped one by name (see `autotts controllers`), your own by the path of its file",
-    )
+    add_controller(parser)
     parser.add_argument("--beta", type=beta, required=True, metavar="B", help="from 0, cheap, to 1, thorough")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="override a setting of the controller's schedule; may be repeated",
-    )
+    add_settings(parser)
     parser.add_argument(
         "--seeds", type=seed_count, default=1, metavar="N", help="episodes of each problem; default: 1"
     )

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from collect.commands import asking
-from env.commands.options import beta, natural, positive, setting
+from env.commands.options import add_controller, add_settings, beta, natural, positive
 from env.errors import UserError
 from env.rooms import Rooms
 
@@ -32,12 +32,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `autotts serve`."""
-    parser.add_argument(
-        "--controller",
-        required=True,
-        metavar="NAME_OR_PATH",
-        help="a shipped one by name (see `autotts controllers`), your own by the path of its file",
-    )
+    add_controller(parser)
     parser.add_argument(
         "--beta",
         type=beta,
@@ -45,14 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="B",
         help="from 0, cheap, to 1, thorough; where clients do not say",
     )
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="override a setting of the controller's schedule; may be repeated",
-    )
+    add_settings(parser)
     parser.add_argument(
         "--task",
         default="math",

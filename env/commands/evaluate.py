@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from env import files
-from env.commands.options import BETAS, add_costs, betas, natural, positive, seed_count, setting
+from env.commands.options import BETAS, add_costs, add_settings, betas, natural, positive, seed_count
 from env.commands.terminal import progress_bar
 from env.errors import UserError
 from env.rooms import Rooms
@@ -51,14 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="all shipped controllers, and those of --controller besides, side by side",
     )
     parser.add_argument("--beta", type=betas, default=BETAS, metavar="BETAS", help="default: %(default)s")
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="override a setting of the controllers' schedules, at every beta; may be repeated",
-    )
+    add_settings(parser, "override a setting of the controllers' schedules, at every beta; may be repeated")
     parser.add_argument(
         "--seeds",
         type=seed_count,

@@ -11,6 +11,24 @@ BETAS = ",".join(f"{beta:g}" for beta in GRID)
 MOST_SEEDS = 1_000_000
 
 
+def add_controller(parser: argparse.ArgumentParser) -> None:
+    """Declare `--controller` of a command that takes one."""
+    parser.add_argument(
+        "--controller",
+        required=True,
+        metavar="NAME_OR_PATH",
+        help="a shipped one by name (see `autotts controllers`), your own by the path of its file",
+    )
+
+
+def add_settings(
+    parser: argparse.ArgumentParser,
+    help: str = "override a setting of the controller's schedule; may be repeated",
+) -> None:
+    """Declare `--set`."""
+    parser.add_argument("--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help=help)
+
+
 def add_costs(parser: argparse.ArgumentParser) -> None:
     """Declare `--cost` and what goes with it."""
     parser.add_argument(
