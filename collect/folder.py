@@ -9,11 +9,11 @@ A file that is there is complete: it is written under another name and renamed.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +75,12 @@ class WorkFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._agree(self.path / RECIPE)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps others out. Raises FolderError if there is another at work."""
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise FolderError(
-                    f"another process is collecting into {self.out}; wait for it, or choose another --out"
-                ) from None
-            yield
+        busy = FolderError(
+            f"another process is collecting into {self.out}; wait for it, or choose another --out"
+        )
+        return files.locked(self.path / "lock", busy)
 
     def open_scores(self, recipe: Mapping[str, Any]) -> None:
         """Makes room for scores; those of another PRM are discarded, since they are cheap beside samples."""

@@ -1,8 +1,10 @@
 """Files of results: refused before the work where they cannot be written, and written whole or not at all."""
 
+import contextlib
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,19 @@ def write(path: Path, data: bytes) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: UserError) -> Iterator[None]:
+    """Hold a file for this process; raises `busy` where another one holds it."""
+    import fcntl
+
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise busy from None
+        yield
 
 
 def as_json(value: Any) -> bytes:

@@ -8,13 +8,12 @@
 A file of an episode that is there is complete: it is written under another name and renamed.
 """
 
-import contextlib
-import fcntl
 import json
 import logging
 import logging.handlers
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +55,10 @@ class RunFolder:
                 "choose another --out"
             )
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps others out. Raises UserError if there is another at work."""
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"another process is at work in {self.path}; choose another --out") from None
-            yield
+        busy = UserError(f"another process is at work in {self.path}; choose another --out")
+        return files.locked(self.path / "lock", busy)
 
     def finished(self, part: int | str) -> Rows:
         """The episodes of a part of the run, such as those with so many in flight, that no model failed."""
