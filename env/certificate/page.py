@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from env.drawing import STYLE
+from env.drawing.page import fill
 from env.drawing.tables import faint, row, table
 from env.drawing.text import show
 
@@ -42,10 +40,10 @@ def page(certificate: Mapping[str, Any]) -> str:
     }
     if asked["exported"]:
         facts["played by"] = "an exported file, with answers compared by its own rule"
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        headline=show(HEADLINES[certificate["verdict"]]),
-        version=show(version("autotts")),
-        style=STYLE.read_text(encoding="utf-8"),
+    return fill(
+        TEMPLATE,
+        HEADLINES[certificate["verdict"]],
+        style="ul.plain { padding-left: 18px; max-width: 52em; }\nmain > .note { margin-top: 18px; }",
         why="".join(f"<li>{show(reason)}</li>" for reason in certificate["why"]),
         facts="".join(
             f"<div><dt>{show(name)}</dt><dd>{show(text)}</dd></div>" for name, text in facts.items()

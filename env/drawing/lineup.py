@@ -4,14 +4,12 @@ One file that needs nothing else, not even a network.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from string import Template
 
-from env.drawing import STYLE
 from env.drawing.canvas import Look, short
 from env.drawing.frontiers import Curve, Point, frontiers, percents
 from env.drawing.intervals import Figure, Strip, intervals
+from env.drawing.page import fill
 from env.drawing.tables import faint, named, row, table
 from env.drawing.text import show
 from env.lineup import BASELINE, Entry, Level, Matched, Place, Ratio
@@ -61,10 +59,9 @@ def page(
         notes: what a reader might look for in vain, such as controllers that cannot be played.
     """
     looks = _looks([entry.controller for entry in entries], verifiers)
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        headline=show(f"{_number(len(entries), 'controller')} side by side on {', '.join(datasets)}"),
-        version=show(version("autotts")),
-        style=STYLE.read_text(encoding="utf-8"),
+    return fill(
+        TEMPLATE,
+        f"{_number(len(entries), 'controller')} side by side on {', '.join(datasets)}",
         missing="".join(f'<p class="missing">{show(note)}</p>' for note in notes),
         facts="".join(f"<div><dt>{show(name)}</dt><dd>{show(text)}</dd></div>" for name, text in facts),
         sections=_frontiers(entries, looks)

@@ -6,18 +6,14 @@ browser load nothing and run nothing but the scripts beside this file.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 import shlex
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from env.drawing import STYLE
 from env.drawing.canvas import short
+from env.drawing.page import fill
 from env.drawing.text import show
 from search_agent.report.rounds import rounds
 from search_agent.report.sections import sections
@@ -38,16 +34,14 @@ def page(view: View, outcomes: Mapping[str, Any] | None, episodes: Mapping[str, 
         episodes: of `search_agent.report.episodes`.
     """
     script = "".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    digest = hashlib.sha256(script.encode()).digest()
     body = "".join([*sections(view, outcomes, episodes), rounds(view)])
     contents = [f'<a href="#{name}">{title}</a>' for name, title in TITLE.findall(body)]
-    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        headline=show(headline(view)),
-        name=show(view.path.resolve().name),
-        version=show(version("autotts")),
-        style=STYLE.read_text(encoding="utf-8") + (HERE / "page.css").read_text(encoding="utf-8"),
+    return fill(
+        HERE / "page.html",
+        headline(view),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=script,
-        script_hash=base64.b64encode(digest).decode(),
+        name=show(view.path.resolve().name),
         lede=_lede(view),
         missing="".join(f'<p class="missing">{text}</p>' for text in _missing(view)),
         facts="".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _facts(view)),
