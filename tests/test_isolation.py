@@ -189,6 +189,26 @@ def test_descriptors_and_memory_stay_flat(pool):
 # The zygote
 
 
+def test_nobody_waits_for_reports_to_be_heard(pool):
+    many = 700
+
+    def hang(*_):
+        raise AssertionError("an order waits for a report to be heard, which waits for the order")
+
+    signal.signal(signal.SIGALRM, hang)
+    signal.alarm(60)
+    try:
+        for number in range(many):
+            pool.end(pool.start(number, job(QUIET)))
+        ended = []
+        while len(ended) < many:
+            ended += [outcome.job for outcome in pool.listen(1)[0]]
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    assert ended == list(range(many))
+
+
 def test_a_dead_zygote_is_replaced():
     with Pool(i_trust_this_code=True) as pool:
         first = pool._zygote._process.pid

@@ -98,7 +98,7 @@ class Pool:
     ) -> None:
         self.limits = limits or Limits()
         self._helpers = dict(helpers or {})
-        self._zygote = Zygote(self._helpers, level)
+        self._zygote = Zygote(self._helpers, level, self.limits)
         self.level = self._zygote.level
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._zygote, selectors.EVENT_READ)
@@ -179,8 +179,6 @@ class Pool:
             "overrides": dict(job.overrides),
             "name": job.name,
             "tracing": job.tracing,
-            "memory": self.limits.memory,
-            "cpu": self.limits.cpu,
         }
         self._send(child, pack(setup))
         return child
@@ -287,7 +285,7 @@ class Pool:
         self._drop_spare()
         self._selector.unregister(self._zygote)
         self._zygote.close()
-        self._zygote = Zygote(self._helpers, self.level)
+        self._zygote = Zygote(self._helpers, self.level, self.limits)
         self._selector.register(self._zygote, selectors.EVENT_READ)
         return [Outcome(child.index, child.link.settings, child.error, 0, 0.0) for child in orphans]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from env.errors import UserError
-from env.isolation.link import Gone
+from env.isolation.link import Gone, Limits
 from env.isolation.wire import LENGTH, LEVELS, ORDER, REAP, REPORT, START, pack, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,7 @@ class Zygote:
     Args:
         helpers: modules that controllers may import, name -> source.
         level: of the layers of this level, it keeps those that hold.
+        limits: what every child may use.
 
     Attributes:
         layers: the layers of `env.isolation.kernel` that every child wears.
@@ -47,7 +48,7 @@ class Zygote:
         IsolationError: it cannot be started on this platform, or fails to.
     """
 
-    def __init__(self, helpers: Mapping[str, str], level: str) -> None:
+    def __init__(self, helpers: Mapping[str, str], level: str, limits: Limits) -> None:
         if not hasattr(os, "fork"):
             raise IsolationError("untrusted controllers need fork(); run on Linux, or in WSL on Windows")
         self._control, theirs = socket.socketpair()
@@ -63,7 +64,14 @@ class Zygote:
             )
         try:
             self._control.settimeout(PATIENCE)
-            setup = pack({"helpers": dict(helpers), "level": level})
+            setup = pack(
+                {
+                    "helpers": dict(helpers),
+                    "level": level,
+                    "memory": limits.memory,
+                    "cpu": limits.cpu,
+                }
+            )
             self._control.sendall(LENGTH.pack(len(setup)) + setup)
             (size,) = LENGTH.unpack(self._receive(LENGTH.size))
             self.layers = frozenset(unpack(self._receive(size)))

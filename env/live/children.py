@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from env.frames import FrameError
-from env.isolation.pool import Child, Job, Outcome, Pool
+from env.isolation.pool import Child, Job, Pool
 
 Answer = Callable[[bytes], Awaitable[bytes]]
 
@@ -17,7 +18,7 @@ _TICK = 0.1
 class _Playing:
     child: Child
     answer: Answer
-    outcome: "asyncio.Future[Outcome]"
+    error: "asyncio.Future[str]"
     task: "asyncio.Task[None] | None" = None
 
 
@@ -36,8 +37,12 @@ class Children:
     _numbers: "count[int]" = field(default_factory=count)
     _timer: asyncio.TimerHandle | None = None
 
-    async def play(self, job: Job, answer: Answer) -> Outcome:
-        """Play a job to its end; whatever `answer` raises ends it and is raised here."""
+    async def play(self, job: Job, answer: Answer) -> tuple[dict[str, Any] | None, str]:
+        """Play a job to its end; whatever `answer` raises ends it and is raised here.
+
+        Returns:
+            The settings and the error of its `env.isolation.pool.Outcome`.
+        """
         loop = asyncio.get_running_loop()
         if self._timer is None:
             loop.add_reader(self.pool.fileno(), self._listen)
@@ -46,7 +51,8 @@ class Children:
         playing = _Playing(self.pool.start(number, job), answer, loop.create_future())
         self._playing[number] = playing
         try:
-            return await playing.outcome
+            error = await playing.error
+            return playing.child.link.settings, error
         finally:
             del self._playing[number]
             self.pool.end(playing.child)
@@ -72,8 +78,8 @@ class Children:
                 playing.task = asyncio.get_running_loop().create_task(self._reply(playing, frame))
         for outcome in outcomes:
             playing = self._playing.get(outcome.job)
-            if playing and not playing.outcome.done():
-                playing.outcome.set_result(outcome)
+            if playing and not playing.error.done():
+                playing.error.set_result(outcome.error)
 
     async def _reply(self, playing: _Playing, frame: bytes) -> None:
         reply: bytes | Exception
@@ -82,7 +88,10 @@ class Children:
         except FrameError as error:
             reply = error
         except Exception as error:
-            if not playing.outcome.done():
-                playing.outcome.set_exception(error)
+            if not playing.error.done():
+                playing.error.set_exception(error)
             return
         self.pool.reply([(playing.child, frame)], lambda frames: [reply])
+        # The end of the process is not waited for: nobody who has every answer needs it.
+        if playing.child.answered and not playing.error.done():
+            playing.error.set_result(playing.child.error)

@@ -160,7 +160,7 @@ class Player:
             overrides=self._overrides,
             tracing=self._tracing,
         )
-        outcome = await self._children.play(job, episode.answer)
-        if outcome.settings is not None:
-            self.settings = outcome.settings
-        return outcome.error
+        settings, error = await self._children.play(job, episode.answer)
+        if settings is not None:
+            self.settings = settings
+        return error
