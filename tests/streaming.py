@@ -253,7 +253,9 @@ class StreamingServer:
             return exchange.say(200, {"data": [{"id": MODEL, "root": MODEL, "max_model_len": CONTEXT}]})
         if path == "/metrics":
             info = b'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
-            return exchange.say(200, info + b'vllm:num_preemptions_total{engine="0"} 3.0\n')
+            info += info.replace(b"100", b"50")
+            preempted = (b'vllm:num_preemptions_total{engine="%d"} %d.0\n' % (k, k + 1) for k in (0, 1))
+            return exchange.say(200, info + b"".join(preempted))
         if path != "/v1/completions":
             return exchange.say(404, {})
         exchange.body = json.loads(body)

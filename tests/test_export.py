@@ -207,7 +207,8 @@ def store(tmp_path_factory):
             "prm": {"model": "Qwen/Qwen2.5-Math-PRM-7B", "kind": None, "window": 500, "separator": "\n"},
         },
     ) as writer:
-        writer.add_problem("q", "1", Nodes([-1] * 7, [5] * 7, ["1"] * 7, [True] * 7, end=[1] * 7))
+        for question, n in (("more", 9), ("q", 7)):
+            writer.add_problem(question, "1", Nodes([-1] * n, [5] * n, ["1"] * n, [True] * n, end=[1] * n))
     return path
 
 

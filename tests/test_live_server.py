@@ -351,4 +351,4 @@ def test_a_server_tells_its_memory():
         return told
 
     with running(StreamingServer()) as server:
-        assert asyncio.run(ask(server.url)) == (1600, 3)
+        assert asyncio.run(ask(server.url)) == (150 * 16, 3)

@@ -79,28 +79,31 @@ class ServerStreams:
 
     async def capacity(self) -> int | None:
         """See `Streams`; a server's metrics tell, unless a gateway keeps them back."""
-        labels = await self._metric("vllm:cache_config_info")
-        sizes = [re.search(rf'{name}="(\d+)"', labels or "") for name in ("num_gpu_blocks", "block_size")]
-        return int(sizes[0][1]) * int(sizes[1][1]) if sizes[0] and sizes[1] else None
+        tokens = 0
+        for line in await self._metric("vllm:cache_config_info"):
+            sizes = [re.search(rf'{name}="(\d+)"', line) for name in ("num_gpu_blocks", "block_size")]
+            if sizes[0] and sizes[1]:
+                tokens += int(sizes[0][1]) * int(sizes[1][1])
+        return tokens or None
 
     async def preemptions(self) -> int | None:
         """See `Streams`."""
-        line = await self._metric("vllm:num_preemptions_total")
-        return None if line is None else round(float(line.split()[-1]))
+        counts = [float(line.split()[-1]) for line in await self._metric("vllm:num_preemptions_total")]
+        return round(sum(counts)) if counts else None
 
     async def close(self) -> None:
         """See `Streams`."""
         await self._client.close()
 
-    async def _metric(self, name: str) -> str | None:
-        """The first line of a metric."""
+    async def _metric(self, name: str) -> list[str]:
+        """The lines of a metric, one an engine."""
         from openai import OpenAIError
 
         try:
             text = await self._client.get(f"{self.where}/metrics", cast_to=str)
         except OpenAIError:
-            return None
-        return next((line for line in text.splitlines() if line.startswith(name)), None)
+            return []
+        return [line for line in text.splitlines() if line.startswith(name)]
 
     def _failed(self, error: Any) -> Exception:
         """What a failure of the connection, or a refusal, means for the request."""

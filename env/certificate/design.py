@@ -71,8 +71,8 @@ class Design:
 
     @property
     def max_branches(self) -> int:
-        """That an episode may open at the root, live and replayed: half of what every problem has."""
-        return max(1, int(self.index.pool[list(self.problems)].sum(axis=1).min()) // 2)
+        """That an episode may open at the root, live and replayed."""
+        return self.index.branches_for_all(self.problems)
 
     @property
     def names(self) -> list[str]:

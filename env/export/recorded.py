@@ -8,6 +8,7 @@ from typing import Any
 
 from env.errors import UserError
 from env.export.settings import Settings
+from env.index import Index
 from env.store import Store
 
 SAMPLING = (
@@ -26,7 +27,7 @@ SAMPLING = (
 def recorded(store: Store) -> Settings:
     """How a store's branches were asked for, drawn, cut and probed, as far as the store says.
 
-    A program may open as many branches as in a replay: half of a problem's. Of several arms the first counts.
+    A program may open as many branches as in a replay of every problem. Of several arms the first counts.
     """
     meta = store.meta
     recipe: Mapping[str, Any] = meta["provenance"].get("recipe") or {}
@@ -35,7 +36,7 @@ def recorded(store: Store) -> Settings:
     found: dict[str, Any] = {name: meta["sampling"].get(name) for name in SAMPLING}
     found["stop_token_ids"] = tuple(arm.get("stop_token_ids") or ())
     found["segment_tokens"] = meta["segment_tokens"]
-    found["max_branches"] = max(1, meta["counts"]["branches"] // max(1, meta["counts"]["problems"]) // 2)
+    found["max_branches"] = Index.build(store.forest()).branches_for_all()
     if isinstance(prompt, Mapping) and "text" in prompt:
         found |= {"prompt": prompt["text"], "system": prompt["system"], "think_tags": tuple(prompt["tags"])}
         found["chat_template_args"] = dict(prompt["arguments"])
