@@ -105,7 +105,7 @@ def _look(url: str, models: Collection[str]) -> dict[str, Served]:
     found = {}
     for model in models:
         for card in cards:
-            if model in (card.id, getattr(card, "root", None)):
+            if any(_is(model, name) for name in (card.id, getattr(card, "root", None))):
                 context = getattr(card, "max_model_len", None)
                 if not isinstance(context, int):
                     raise EngineError(
@@ -122,6 +122,13 @@ def _look(url: str, models: Collection[str]) -> dict[str, Served]:
             "the server with --served-model-name"
         )
     return found
+
+
+def _is(model: str, name: str | None) -> bool:
+    """Whether a server that calls a model so has it; folders have many names."""
+    if name is None or model == name:
+        return model == name
+    return os.path.isdir(model) and os.path.isdir(name) and os.path.samefile(model, name)
 
 
 def only_model(url: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("vllm", reason="`pip install 'autotts[cpu]'` to test with vLLM")
 
 from checkout import ROOT
-from serving import KEY
+from serving import KEY, serve
 from streaming import Meddler, running
 
 from autotts import main
@@ -98,3 +98,25 @@ def test_a_store_of_another_model_fails(server, tmp_path):
     status, found = certify(server, tmp_path / "run", store=tmp_path / "small")
     assert (status, found["verdict"]) == (1, "fails")
     assert found["store"]["model"] != found["asked"]["models"][0]
+
+
+def test_a_store_of_two_models_holds(server, tmp_path, tmp_path_factory, monkeypatch):
+    # The store knows its models by folders from there.
+    monkeypatch.chdir(ROOT)
+    small = ROOT / "data" / "tiny" / "small"
+    log = tmp_path_factory.mktemp("small-server") / "log"
+    with serve(small, log, "--enable-prompt-tokens-details", "--generation-config", "vllm") as other:
+        command = ["certify", "--controller", "cascade", "--beta", "0.5", "--baseline"]
+        command += [
+            "--server",
+            f"{other},{server}",
+            "--store",
+            str(ROOT / "data" / "stores" / "tiny-arms"),
+            "--out",
+            str(tmp_path),
+        ]
+        status = main([*command, *SIZE])
+    found = json.loads((tmp_path / "certificate.json").read_text())
+    assert (status, found["verdict"]) == (0, "holds"), found["why"]
+    calls = list(map(json.loads, (tmp_path / "calls.jsonl").read_text().splitlines()))
+    assert {call["server"] for call in calls} == {server, other}

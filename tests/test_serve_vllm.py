@@ -31,9 +31,9 @@ def problem(number: int) -> str:
 
 
 @contextmanager
-def ours(address: str, *more: str):
+def ours(address: str, *more: str, controller: str = "self_consistency"):
     """The address of our server; ends it as an operator does, and sees that it ends well."""
-    command = [sys.executable, "-m", "autotts", "serve", "--controller", "self_consistency", "--beta", "0.25"]
+    command = [sys.executable, "-m", "autotts", "serve", "--controller", controller, "--beta", "0.25"]
     command += ["--upstream", address, "--port", "0", "--task", "exact", "--prompt", "{question}"]
     command += ["--max-tokens", "200", "--segment-steps", "1", *more]
     environment = os.environ | {"VLLM_API_KEY": KEY, "AUTOTTS_API_KEY": OURS, "HF_HUB_OFFLINE": "1"}
@@ -95,6 +95,17 @@ def test_curl_needs_no_more_than_the_key(url) -> None:
     command += ["-H", f"Authorization: Bearer {OURS}", "-d", json.dumps(asked(5))]
     done = subprocess.run(command, capture_output=True, check=True, timeout=60)
     assert json.loads(done.stdout)["usage"]["autotts"]["branches"] == 3
+
+
+@pytest.mark.parametrize("controller", ["best_of_n", "beam_search"])
+def test_a_reward_model_has_its_say(tiny_server, tiny_prm_server, controller) -> None:
+    prm = ("--prm", str(ROOT / "data" / "tiny" / "prm"), "--prm-server", tiny_prm_server)
+    with ours(tiny_server, *prm, controller=controller) as url:
+        with openai.OpenAI(base_url=url, api_key=OURS, max_retries=0) as client:
+            reply = client.chat.completions.create(**asked(4))
+    used = reply.usage.autotts
+    assert used["answer"] and reply.choices[0].message.reasoning_content
+    assert used["branches"] > 1 and used["prm"] > 0
 
 
 def test_no_chat_is_lost_or_counted_twice_whatever_happens_on_the_way(tiny_server) -> None:
