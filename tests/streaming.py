@@ -348,8 +348,7 @@ async def _end() -> None:
     await asyncio.sleep(0)
 
 
-def scripted_model(url: str, plan: Plan = PLAN, seconds: float = 5.0, **options) -> LiveModel:
-    """A live model of such a server."""
-    served = Served(url, MODEL, CONTEXT, None)
-    sampler = plan.sampler(0, Letters(), load_task(plan.task))
-    return LiveModel([LiveArm(sampler, [ServerStreams(served, seconds=seconds)])], **options)
+def scripted_model(*urls: str, plan: Plan = PLAN, seconds: float = 5.0, **options) -> LiveModel:
+    """A live model of such servers."""
+    places = [ServerStreams(Served(url, MODEL, CONTEXT, None), seconds=seconds) for url in urls]
+    return LiveModel([LiveArm(plan.sampler(0, Letters(), load_task(plan.task)), places)], **options)

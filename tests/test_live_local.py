@@ -33,7 +33,6 @@ def test_whatever_breaks_an_engine_nobody_waits_for_ever():
         for _ in range(2):
             with pytest.raises(ModelError, match="out of memory; run the same command again"):
                 await asyncio.wait_for(first_piece(streams), 10)
-        assert streams.open == 0
         await streams.close()
 
     asyncio.run(main())

@@ -342,6 +342,22 @@ def test_the_cache_bounds_the_problems_in_flight():
     assert told.endswith("1 problems at a time") and warning.startswith("warning: not even one")
 
 
+def test_servers_share_the_episodes_that_come_at_once():
+    with running(StreamingServer()) as one, running(StreamingServer()) as other:
+
+        async def run():
+            model = scripted_model(one.url, other.url)
+            bench = Bench(model, Player(shipped("self_consistency"), 0), load_task("exact"))
+            questions = [Question(f"What is {n}?", "1") for n in range(12)]
+            await asyncio.gather(*(bench.play(question, 0) for question in questions))
+            (arm,) = model.arms
+            assert [place.sessions for place in arm.places] == [0, 0]
+            await model.close()
+
+        asyncio.run(run())
+        assert len(one.bodies) == len(other.bodies) > 0
+
+
 def test_a_server_tells_its_memory():
     async def ask(url):
         model = scripted_model(url)

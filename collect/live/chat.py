@@ -33,6 +33,7 @@ class LiveChats:
         session = LiveSession(replace(self.model, arms=arms), chat.question, seed, prompts)
         for number, prompt in enumerate(prompts):
             if session.room(number) < 1:
+                session.make_room()
                 raise ApiError(
                     400,
                     f"the chat has {len(prompt.ids):,} tokens, which leaves no room for a reply in a context "

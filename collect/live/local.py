@@ -16,7 +16,7 @@ class LocalStreams:
     """One engine; see `collect.live.streams.Streams`. It takes the engine over, and closes it."""
 
     def __init__(self, engine: LocalEngine) -> None:
-        self.where, self.context, self.open = engine.model, engine.context, 0
+        self.where, self.context, self.sessions = engine.model, engine.context, 0
         self._engine = engine
         # A request to begin, the number of one to give up, or the end.
         self._orders: SimpleQueue[tuple[str, Request] | str | None] = SimpleQueue()
@@ -36,7 +36,6 @@ class LocalStreams:
         self._count += 1
         number = str(self._count)
         queue = self._queues[number] = asyncio.Queue()
-        self.open += 1
         finish = None
         self._orders.put((number, request))
         try:
@@ -47,7 +46,6 @@ class LocalStreams:
                 finish = piece.finish
                 yield piece
         finally:
-            self.open -= 1
             del self._queues[number]
             if finish is None:
                 self._orders.put(number)

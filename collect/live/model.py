@@ -97,11 +97,14 @@ class LiveSession:
         self.model, self.question, self.seed = model, question, seed
         self.name = hash_question(question)
         self.usage = Usage()
-        streams = [min(arm.places, key=lambda place: place.open) for arm in model.arms]
+        streams = [min(arm.places, key=lambda place: place.sessions) for arm in model.arms]
         self.calls = Calls(streams, self.usage, model.log, {"problem": self.name, "seed": seed})
         self._prompts: dict[int, Prompt] = dict(enumerate(prompts or ()))
         self._branches: list[StreamedBranch] = []
         self._leaving: set[asyncio.Task[None]] = set()
+        self._stays = True
+        for place in streams:
+            place.sessions += 1
 
     def open(self, name: Name, arm: int) -> StreamedBranch:
         """See `Session`."""
@@ -109,9 +112,17 @@ class LiveSession:
 
     async def close(self) -> None:
         """See `Session`."""
+        self.make_room()
         for branch in self._branches:
             branch.close()
         await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    def make_room(self) -> None:
+        """Count no longer where it stays."""
+        if self._stays:
+            self._stays = False
+            for place in self.calls.streams:
+                place.sessions -= 1
 
     def prompt(self, arm: int) -> Prompt:
         """How the question is put."""

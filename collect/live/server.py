@@ -35,7 +35,7 @@ class ServerStreams:
     def __init__(self, served: Served, in_flight: int = IN_FLIGHT, seconds: float = SECONDS) -> None:
         from openai import AsyncOpenAI, Timeout
 
-        self.where, self.context, self.open = served.url, served.context, 0
+        self.where, self.context, self.sessions = served.url, served.context, 0
         self.name = served.name
         self._client = AsyncOpenAI(
             api_key=key(),
@@ -52,7 +52,6 @@ class ServerStreams:
 
         said = _Said(request, self.where)
         create = self._client.completions.with_streaming_response.create
-        self.open += 1
         try:
             try:
                 async with (
@@ -74,8 +73,6 @@ class ServerStreams:
             raise ModelError(str(error)) from None
         except (BadReply, ValueError, LookupError, TypeError, AttributeError) as error:
             raise Dropped(ModelError(str(failure(self.where, error)))) from None
-        finally:
-            self.open -= 1
 
     async def capacity(self) -> int | None:
         """See `Streams`; a server's metrics tell, unless a gateway keeps them back."""

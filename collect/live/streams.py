@@ -45,12 +45,12 @@ class Streams(Protocol):
     Attributes:
         where: for people: an address, or the name of the model.
         context: the most tokens that a prompt and its continuation can have together.
-        open: requests under way.
+        sessions: how many stay here.
     """
 
     where: str
     context: int
-    open: int
+    sessions: int
 
     def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The tokens of a request; whoever closes the generator before its end cancels the request.
