@@ -1,6 +1,7 @@
 """Reading with the real vLLM what it sampled before: the same figures as sampling with them gives."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,15 +192,22 @@ def test_the_command(tmp_path):
     scored = ["--prm", str(shared_prm()), "--separator", " ", "--prm-engine-arg", "max_model_len=512"]
     given = ["collect", "--from-samples", str(source.path), "--out", str(tmp_path / "out")]
     given += ["--probe-tokens", "12", "--confidence-window", "48", "--engine-arg", "max_num_seqs=16"]
-    dry, done, rescored, foreign, two, prompted = run_all(
+    confident = make_plan(probing=None, drawing=replace(make_plan().drawing, top_logprobs=5, window=64))
+    sure = collect(confident, tmp_path / "sure", 2)
+    dry, done, rescored, probed, foreign, two, prompted = run_all(
         [*given, *scored, "--dry-run"],
         [*given, *scored],
         ["collect", "--rescore", str(source.path), "--out", str(tmp_path / "scored"), *scored],
+        [*given[:2], str(sure.path), "--out", str(tmp_path / "probed"), "--probe-tokens", "12"],
         [*given[:3], "--out", str(tmp_path / "new"), "--branches", "4"],
         [*given[:3], "--out", str(tmp_path / "new"), "--rescore", "x"],
         [*given[:3], "--out", str(tmp_path / "new"), "--prompt", "Now {question}"],
     )
     assert (dry.status, done.status, rescored.status) == (0, 0, 0), (dry.err, done.err, rescored.err)
+    # Confidence is taken as before, where nothing else is asked for.
+    assert probed.status == 0, probed.err
+    drawing = Store.open(tmp_path / "probed").meta["provenance"]["recipe"]["drawing"]
+    assert (drawing["top_logprobs"], drawing["window"]) == (5, 64)
     assert dry.err.startswith("to read: 16 branches, forks included") and " 8 branches, " in done.out
     store = Store.open(tmp_path / "out")
     assert store.capabilities == {"forks", "logprob", "text", "probes", "confidence", "prm"}

@@ -223,7 +223,7 @@ def _reading_plan(args: argparse.Namespace, existing: "Existing", default_of: Ca
         dataset=store.dataset,
         task=store.task,
         shape=Shape(),
-        drawing=Drawing(Sampling(), 1, top_logprobs=args.confidence_top, window=args.confidence_window),
+        drawing=Drawing(Sampling(), 1, **confidence),
         segments=Segments(
             None if args.segment_steps else args.segment_tokens or Segments.tokens,
             args.segment_steps,
