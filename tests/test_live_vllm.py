@@ -248,6 +248,8 @@ def test_the_command_at_servers(servers, tmp_path, capsys):
     assert KEY not in (tmp_path / "run" / "calls.jsonl").read_text()
     assert main([*command, "--seed", "2", "--out", str(tmp_path / "run")]) == 2
     assert "is a run with another drawing" in capsys.readouterr().err
+    assert main([*command, "--prm-window", "50", "--out", str(tmp_path / "run")]) == 2
+    assert "is a run with another prm" in capsys.readouterr().err
     assert (
         main(["live", "--controller", "best_of_n", "--beta", "0.5", "--server", servers[0], "--out", "x"])
         == 2

@@ -39,6 +39,8 @@ _DECIDED = (
     - {"problems", "question_column", "answer_column", "config", "split", "revision", "limit", "dataset"}
     - {"branches", "fork_depths", "fork_width", "max_nodes", "seed", "shard"}
 )
+# What decides step scores.
+_SCORING = ("prm", "prm_kind", "prm_window", "prm_step_tag", "separator")
 # What a plan has that only trees need.
 _NO_TREES: dict[str, Any] = {
     "branches": None,
@@ -219,3 +221,8 @@ def _mean_length(found: Any) -> int:
     nodes = found.nodes(0)
     lengths = [tokens for tokens, _ in branch_lengths(nodes.parent, nodes.tokens, nodes.end)]
     return round(sum(lengths) / max(1, len(lengths))) or 1
+
+
+def prm_of(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The PRM that the options ask for, for the recipe of a run."""
+    return None if args.prm is None else {name: getattr(args, name) for name in _SCORING}

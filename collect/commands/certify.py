@@ -259,7 +259,7 @@ def _recipe(args: argparse.Namespace, design: "Design", plan: "Plan") -> dict[st
         "margins": [design.accuracy, design.tokens],
         "seed": args.seed,
         "run_ahead": args.run_ahead,
-        "prm": args.prm,
+        "prm": asking.prm_of(args),
     }
 
 

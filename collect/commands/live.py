@@ -190,7 +190,7 @@ def _recipe(args: argparse.Namespace, asked: "Asked", player: "Player") -> dict[
         "max_branches": args.max_branches,
         "follow": asked.store.sha256 if asked.store is not None and args.follow else None,
         "run_ahead": args.run_ahead,
-        "prm": args.prm,
+        "prm": asking.prm_of(args),
     }
 
 
