@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import openai
 import pytest
-from export_server import PROBE, QUESTION, TAGS, ExportServer, busy, cut_after, reset_before, write
+from export_server import PROBE, QUESTION, SPELT, TAGS, ExportServer, busy, cut_after, reset_before, write
 from playing import play_on
 from programs import CONTROLLERS, shipped, written
 from serving import free_port
@@ -263,6 +263,20 @@ def test_what_is_pruned_or_left_is_closed(client, plain, monkeypatch):
     assert result.notes and result.usage.decoded_tokens < 20 * 16
     # Nobody read the winner to its end, so its words are the probe's.
     assert result.text.startswith(PROBE) and result.reasoning.count("\n\n") == 1
+
+
+FORGETFUL = written(
+    "forgetful", "(b,) = await ep.branch(1)\nsaid = ep.answer[b]\nawait ep.finish([b])\nreturn said"
+)
+
+
+def test_an_answer_that_its_branch_has_changed_is_still_one(client, tmp_path):
+    made = write(random.Random(5), roots=1, depth=3, tokens=16, early=0)
+    first, last = (SPELT[made.problem.nodes[place].answer] for place in (0, -1))
+    result, _ = compare(client, Program("forgetful", FORGETFUL.source), made, tmp_path)
+    assert first != last and (result.answer, result.branches[0].answer) == (first, last)
+    # What it thought and said when it said so.
+    assert result.text == f"{PROBE}{first}}}" and result.reasoning.count("\n\n") == 1
 
 
 def play(monkeypatch, module, program: Program) -> None:

@@ -202,6 +202,16 @@ def test_without_an_answer_the_first_branch_that_ended_is_the_reply(upstream) ->
     assert text(reply).endswith("}") and reply.usage.autotts["answer"] is None
 
 
+@isolated
+def test_an_answer_that_its_branch_has_changed_closes_the_reply(upstream) -> None:
+    body = "a, b = await ep.branch(2)\nsaid = ep.answer[b]\nawait ep.finish([a, b])\nreturn said"
+    with serving(upstream.url, program=written("forgetful", body)) as url:
+        reply = ask(url, "what is it")
+    assert reply.usage.autotts["answer"] == "7"
+    assert text(reply)[1:-1].startswith(" is what I\n\nthink it is: \\boxed{")
+    assert text(reply).endswith("}\x03\\boxed{7}")
+
+
 def test_no_chat_is_lost_or_counted_twice_whatever_happens_on_the_way(upstream, url) -> None:
     def figures(address: str, seed: int):
         reply = ask(address, "what is it", seed=seed)

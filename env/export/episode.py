@@ -58,6 +58,15 @@ class Action:
         return results[0]
 
 
+class Said(NamedTuple):
+    """An answer as it was first given: by which branch, after how many tokens of it, in which words."""
+
+    answer: str
+    branch: int
+    position: int
+    text: str
+
+
 @dataclass
 class Row:
     """A branch of an action, and what has come of it: tokens, what it answers, its scores."""
@@ -88,6 +97,7 @@ class Episode:
         rounds: awaits so far.
         notes: what `note` was given.
         said: what each branch said when it was last asked: in a probe, or after its thinking when it ended.
+        first: for each code its answer, as it was first given.
     """
 
     def __init__(
@@ -107,6 +117,7 @@ class Episode:
         self.notes: list[str] = []
         self.branches: list[Branch] = []
         self.said: list[str] = []
+        self.first: list[Said] = []
         self._codes: dict[str, int] = {}
         self._roots = 0
         self._question, self._scorer, self._read = question, scorer, read
@@ -269,7 +280,10 @@ class Episode:
             self.done[i] = branch.finish
         if self.done[i] != "pruned" and (branch.ended or row.probe):
             answer = self._read(self.said[i])
-            self.answer[i] = -1 if answer is None else self._codes.setdefault(answer, len(self._codes))
+            if answer is not None and answer not in self._codes:
+                self._codes[answer] = len(self.first)
+                self.first.append(Said(answer, i, branch.position, self.said[i]))
+            self.answer[i] = -1 if answer is None else self._codes[answer]
         if row.tokens:
             branch.forked = 0
         self.children[i] = 0 if self.done[i] else FORKS - branch.forked

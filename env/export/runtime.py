@@ -13,8 +13,8 @@ from typing import Any
 import openai
 
 from env.export.answers import boxed
-from env.export.branch import Question
-from env.export.episode import ControllerError, Episode, Spent
+from env.export.branch import Branch, Question
+from env.export.episode import ControllerError, Episode, Said, Spent
 from env.export.program import BETA, NEEDS, SETTINGS, controller
 from env.export.scoring import Scorer
 from env.export.server import ServerError, Usage, model_at
@@ -41,9 +41,9 @@ class Result:
 
     Attributes:
         text: what the winning branch says after its thinking; of one that was not read to its end, what it
-            said when it was last asked.
+            said when it was last asked; of one that has changed its answer since, what it said before.
         answer: the answer by which it won, tidied up; None if there was none.
-        reasoning: the winning branch's thinking.
+        reasoning: the winning branch's thinking, up to where it said so.
         usage: what it really took.
         spent: what replay would count.
         rounds: how often the controller waited.
@@ -103,24 +103,25 @@ async def answer(
     episode = Episode(asked, scorer, read, seed)
     try:
         code = await solve(episode, **schedule(beta))
-        if code is not None and (type(code) is not int or code not in (-1, *episode.answer)):
+        if code is not None and (type(code) is not int or not -1 <= code < len(episode.first)):
             raise ControllerError(f"the controller answered {code!r:.40}, which no branch said")
-        winner = _winner(episode, code)
+        said = episode.first[code] if code is not None and code >= 0 else None
         text, reasoning = "", ""
-        if winner is not None:
-            branch, text = episode.branches[winner], episode.said[winner]
-            ids = branch.words if branch.ended else branch.ids[: branch.position]
-            until = asked.answer_from(ids) - 1 if branch.ended else len(ids)
+        if episode.branches:
+            branch, position, text = _winner(episode, code, said)
+            has_ended = branch.ended and position == branch.position
+            ids = branch.words if has_ended else branch.ids[:position]
+            until = asked.answer_from(ids) - 1 if has_ended else len(ids)
             reasoning = await asked.model.decode(ids[: max(0, until)])
     finally:
         await episode.close()
     usage.seconds = time.monotonic() - began
     seen = zip(episode.answer, episode.said, strict=True)
-    told = [None if known is None else read(said) for known, said in seen]
+    told = [None if known is None else read(words) for known, words in seen]
     explored = zip(episode.done, episode.depth, episode.tokens, told, strict=True)
     return Result(
         text=text,
-        answer=told[winner] if winner is not None and code is not None else None,
+        answer=said.answer if said is not None else None,
         reasoning=reasoning,
         usage=usage,
         spent=episode.spent,
@@ -222,7 +223,14 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _winner(episode: Episode, code: object) -> int | None:
-    """The first branch that has ended with the answer, else the first that gave it, else the first of all."""
+def _winner(episode: Episode, code: int | None, said: Said | None) -> tuple[Branch, int, str]:
+    """The branch that speaks for an answer, after so many tokens, in these words.
+
+    The first that has ended with it, else the first that gives it, else the one that did so first, as it then
+    was; for no answer the first of all.
+    """
     giving = [i for i, known in enumerate(episode.answer) if known == code and known is not None]
-    return min(giving, key=lambda i: not episode.branches[i].ended, default=0 if episode.branches else None)
+    if said is not None and not giving:
+        return episode.branches[said.branch], said.position, said.text
+    winner = min(giving, key=lambda i: not episode.branches[i].ended, default=0)
+    return episode.branches[winner], episode.branches[winner].position, episode.said[winner]

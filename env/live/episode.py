@@ -155,6 +155,8 @@ class LiveEpisode:
         self.final: int | None = None
         self.error = ""
         self._abilities, self._wanted = abilities, wanted
+        # Which branch gave each code first.
+        self._first: dict[int, int] = {}
 
     async def answer(self, frame: bytes) -> bytes:
         """Answer a frame.
@@ -177,12 +179,15 @@ class LiveEpisode:
 
     @property
     def winner(self) -> int | None:
-        """The branch whose text stands for the answer: the first that ended with it, else that said it."""
+        """The branch whose text stands for the answer.
+
+        The first that ended with it, else that says it, else the one that said it first and has changed.
+        """
         if self.final in (None, UNPARSED):
             return None
         said = [b for b, each in enumerate(self.branches) if each.told == self.final]
         ended = [b for b in said if LIVE < self.branches[b].end < EXHAUSTED]
-        return next(iter(ended + said), None)
+        return next(iter(ended + said), self._first[self.final])
 
     async def step(self, actions: NDArray[Any], ids: NDArray[Any]) -> Revealed:
         """Answer one round; see `env.replay.Replay.step`. Raises ModelError and TaskError."""
@@ -322,6 +327,7 @@ class LiveEpisode:
             if code not in (UNASKED, branch.told) or branch.end != LIVE:
                 news.append(number)
             branch.told = branch.told if code == UNASKED else code
+            self._first.setdefault(code, rows[number].branch)
         left = [self._left(branch) for branch in branches]
         scores = None
         if any(each.kind == SCORE and count > 0 for each, count in zip(actions, counts, strict=True)):

@@ -81,8 +81,8 @@ class Chats:
         if not table.branches:
             raise ApiError(500, f"the controller {player.program.name} opened no branch", "episode_failed")
         answer = episode.answers.text(played.answer)
-        won, has_ended = _winner(episode)
-        said = table.branches[won].inner.said(None if has_ended else answer)
+        won, says_so = _winner(episode)
+        said = table.branches[won].inner.said(None if says_so else answer)
         finish = _FINISH.get(episode.branches[won].end, "stop")
         return Reply(said, finish, table.account(episode.ledger, chat, answer))
 
@@ -193,9 +193,12 @@ class _Seat:
 
 
 def _winner(episode: LiveEpisode) -> tuple[int, bool]:
-    """The branch whose text is the reply, and whether it has ended; without an answer, the first that has."""
+    """The branch whose text is the reply, and whether it ends with the answer.
+
+    Without an answer, the first that has ended, if one has.
+    """
     ended = [number for number, each in enumerate(episode.branches) if each.end in _FINISH]
     won = episode.winner
     if won is None:
-        won = next(iter(ended), 0)
-    return won, won in ended
+        return next(iter(ended), 0), bool(ended)
+    return won, won in ended and episode.branches[won].told == episode.final
