@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from forests import Node, Problem, Trees
 
-from env.certificate.branches import TESTS, Branches, p_values, stored
+from env.certificate.branches import PERMUTATIONS, TESTS, Branches, p_values, permutations_for, stored
 from env.certificate.equivalence import Finding, Margin, Verdict, gap, student
 
 POINTS, RATIO = Margin(0.05, False), Margin(0.10, True)
@@ -25,14 +25,22 @@ def test_quantiles_are_those_of_the_tables(level, degrees, expected):
     assert student(level, degrees) == pytest.approx(expected, rel=0.01)
 
 
-def test_episodes_that_all_agree_are_proof_only_if_they_are_many():
-    """After Agresti and Min: the half episodes added on either side."""
+def test_problems_that_all_agree_are_proof_only_if_they_are_many():
+    """After Agresti and Min: the half problems added on either side."""
     few, many = finding([1] * 20, [1] * 20), finding([1] * 60, [1] * 60)
     assert few.verdict is Verdict.UNDECIDED and many.verdict is Verdict.HOLDS
     assert few.gap.error == pytest.approx(1 / 22) and few.gap.value == 0
     # Its spread would shrink with their square root only; that they agree shrinks it faster.
     assert 60 < few.needed < 160 and many.needed is None
-    assert Finding.of("figure", np.ones(20), np.ones(20), POINTS, 10, draws=3).verdict is Verdict.HOLDS
+
+
+@pytest.mark.parametrize(("problems", "episodes"), [(20, 64), (40, 16), (60, 4)])
+def test_a_change_of_a_few_problems_is_no_proof_of_none_however_many_episodes_they_have(problems, episodes):
+    """One problem in twenty is lost altogether: five points, the margin."""
+    rng = np.random.default_rng(3)
+    kept = rng.random((2000, problems)) >= POINTS.size
+    live = rng.binomial(episodes, kept) / episodes
+    assert gap(live, np.ones_like(live), False).within(POINTS).mean() < 0.14
 
 
 def test_a_difference_beyond_the_margin_fails_and_one_astride_it_is_undecided():
@@ -77,6 +85,14 @@ def test_it_errs_no_more_often_than_it_says():
 
 def branches(correct, tokens, answers) -> Branches:
     return Branches(np.array(correct, bool), np.array(tokens), answers)
+
+
+def test_the_more_is_tested_the_more_is_permuted():
+    """Of so many tests that each has a ten-thousandth, one must still be able to fail."""
+    fresh, known = branches([0] * 8, [5] * 8, [[1]] * 8), branches([1] * 40, [5] * 40, [[2]] * 40)
+    level = 0.0001
+    found = p_values([(fresh, known)] * 10, np.random.default_rng(0), permutations_for(level))
+    assert found["pass rate"] < level
 
 
 def test_permutations_give_what_all_arrangements_give():
@@ -125,7 +141,7 @@ def test_branches_of_one_kind_are_told_apart_by_chance_alone_and_others_surely()
         ("answers by depth", {"classes": 1}),
     ):
         pairs = [(drawn(rng, 4, **options), drawn(rng, 12)) for _ in range(12)]
-        assert p_values(pairs, rng)[test] < 0.001, test
+        assert p_values(pairs, rng, PERMUTATIONS)[test] < 0.001, test
 
 
 def test_a_stored_branch_goes_on_with_its_own_continuation():

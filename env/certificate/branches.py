@@ -8,6 +8,7 @@ a branch's answers are, as they are more so at a lower temperature. Where each p
 own, it shows in the squares of the distances between the answers of both kinds (an energy statistic).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,6 @@ from env.statistics import Floats
 
 Ints = NDArray[np.int64]
 
-# Enough for p-values of a thousandth, which is what is left to each test of a certificate.
 PERMUTATIONS = 4999
 # What single branches score, and the test of distances besides.
 SCORES = ("pass rate", "length", "how typical answers are")
@@ -92,8 +92,13 @@ def from_row(row: dict[str, Any]) -> Branches:
     )
 
 
+def permutations_for(level: float) -> int:
+    """Enough for a few of them to lie below a level, without which no test could fail."""
+    return max(PERMUTATIONS, math.ceil(3 / level))
+
+
 def p_values(
-    pairs: Sequence[tuple[Branches, Branches]], rng: np.random.Generator, permutations: int = PERMUTATIONS
+    pairs: Sequence[tuple[Branches, Branches]], rng: np.random.Generator, permutations: int
 ) -> dict[str, float]:
     """How often chance alone would set fresh and stored branches so far apart, for each of `TESTS`.
 

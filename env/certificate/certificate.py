@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from env.certificate.branches import Branches, p_values
+from env.certificate.branches import Branches, p_values, permutations_for
 from env.certificate.design import FIGURES, OF_BRANCHES, Design, Replayed
 from env.certificate.equivalence import EQUIVALENCE, FALSE_ALARM, Finding, Verdict
 from env.statistics import Floats
@@ -121,14 +121,15 @@ def judge_branches(
             for side in (0, 1)
         )
         margin = design.margin(figure)
-        findings.append(Finding.of(figure, fresh, known, margin, design.tests, design.branches))
+        findings.append(Finding.of(figure, fresh, known, margin, design.tests))
+    level = FALSE_ALARM / design.tests
     failures = [row["error"] for row in rows if row["model_failed"]]
     decoded = sum(int(fresh.tokens.sum()) for fresh, _ in pairs)
     return Part(
         "branches",
         findings,
-        p_values(pairs, rng) if pairs else {},
-        FALSE_ALARM / design.tests,
+        p_values(pairs, rng, permutations_for(level)) if pairs else {},
+        level,
         len(rows),
         len(failures),
         next(iter(failures), ""),
@@ -148,7 +149,7 @@ def judge_program(design: Design, name: str, replayed: Replayed, rows: Sequence[
         live = [float(np.mean([row[column] for row in some])) for some in played.values() if some]
         margin = design.margin(figure)
         replay = replayed[figure][kept].mean(1)
-        findings.append(Finding.of(figure, np.array(live), replay, margin, design.tests, design.episodes))
+        findings.append(Finding.of(figure, np.array(live), replay, margin, design.tests))
     failures = [row["error"] for row in rows if row["model_failed"]]
     errors = [row["error"] for row in rows if row["error"] and not row["model_failed"]]
     return Part(

@@ -189,9 +189,9 @@ def power(
     holds, fails = np.ones(SIMULATIONS, np.bool_), np.zeros(SIMULATIONS, np.bool_)
     detectable: dict[str, float] = {}
 
-    def tell(name: str, figure: str, live: Floats, replay: Floats, draws: int) -> None:
+    def tell(name: str, figure: str, live: Floats, replay: Floats) -> None:
         margin = design.margin(figure)
-        found = gap(live, replay, margin.ratio, draws)
+        found = gap(live, replay, margin.ratio)
         holds[:] &= found.within(margin)
         fails[:] |= found.beyond(margin, design.tests)
         typical = found._replace(error=np.asarray(np.median(found.error)))
@@ -206,14 +206,14 @@ def power(
                 each[rng.integers(len(each), size=(SIMULATIONS, draws(each)))].mean(1) for each in values
             ]
             means.append(np.stack(drawn, axis=1))
-        tell("branches", figure, means[0], means[1], design.branches * more)
+        tell("branches", figure, means[0], means[1])
     for name, figures in replayed.items():
         problems, seeds = next(iter(figures.values())).shape
         chosen = rng.integers(seeds, size=(SIMULATIONS, problems, design.episodes * more))
         for figure, each in figures.items():
             live = each[np.arange(problems)[:, None], chosen].mean(-1)
             replay = np.broadcast_to(each.mean(1), live.shape)
-            tell(name, figure, live, replay, design.episodes * more)
+            tell(name, figure, live, replay)
     return Power(float(holds.mean()), float(fails.mean()), detectable)
 
 

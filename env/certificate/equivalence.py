@@ -5,9 +5,10 @@ at 5% (Schuirmann 1987), that is, the 90% interval of the difference lies within
 certificate must hold, which needs no correction. "Fails" is that an interval lies wholly beyond the margin,
 so wide that among all tests of a certificate one in a hundred would do so if nothing differed.
 
-Intervals are Student's, from the spread of differences over problems. To differences of accuracy half an
-episode is added on either side and one in between, as Agresti and Min do (Biometrics 2005): a few episodes
-that all agree are no proof that others would.
+Intervals are Student's, from the spread of differences over problems. To differences of accuracy half a
+problem is added that was lost and half a one that was won, and one that stayed, as Agresti and Min do
+(Biometrics 2005): a change may sit in a few problems, and problems that all agree are no proof that others
+would, however many episodes each of them had.
 """
 
 import math
@@ -88,7 +89,7 @@ class Gap(NamedTuple):
         return enough & (np.abs(self.value) - reach * self.error > margin.reach)
 
 
-def gap(live: Floats, replay: Floats, ratio: bool, draws: int = 1) -> Gap:
+def gap(live: Floats, replay: Floats, ratio: bool) -> Gap:
     """What lies between means over problems.
 
     Args:
@@ -96,7 +97,6 @@ def gap(live: Floats, replay: Floats, ratio: bool, draws: int = 1) -> Gap:
         replay: likewise, of the same problems.
         ratio: whether it is the logarithm of their ratio, for figures above 0, or their difference, for
             shares.
-        draws: episodes or branches that a live figure is the mean of.
     """
     problems = live.shape[-1]
     if ratio:
@@ -106,9 +106,9 @@ def gap(live: Floats, replay: Floats, ratio: bool, draws: int = 1) -> Gap:
         spread = live / means[0][..., None] - replay / means[1][..., None]
         error = spread.std(-1, ddof=1) / math.sqrt(problems) if problems > 1 else np.zeros(means[0].shape)
         return Gap(np.log(means[0] / means[1]), error, problems)
-    differences, more = live - replay, problems + 2 / draws
+    differences, more = live - replay, problems + 2
     value = differences.sum(-1) / more
-    error = np.sqrt(((differences**2).sum(-1) + 1 / draws**2) / more - value**2) / math.sqrt(more)
+    error = np.sqrt(((differences**2).sum(-1) + 1) / more - value**2) / math.sqrt(more)
     return Gap(value, error, problems)
 
 
@@ -132,11 +132,9 @@ class Finding:
     tests: int
 
     @classmethod
-    def of(
-        cls, name: str, live: Floats, replay: Floats, margin: Margin, tests: int, draws: int = 1
-    ) -> "Finding":
-        """From a figure of each problem, float64[P] each; `draws` as in `gap`."""
-        found = gap(live, replay, margin.ratio, draws)
+    def of(cls, name: str, live: Floats, replay: Floats, margin: Margin, tests: int) -> "Finding":
+        """From a figure of each problem, float64[P] each."""
+        found = gap(live, replay, margin.ratio)
         return cls(name, float(live.mean()), float(replay.mean()), found, margin, tests)
 
     @property

@@ -15,8 +15,9 @@ from typing import IO, Any
 from env.errors import UserError
 from env.live.bench import Question
 from env.live.folder import RunFolder
+from env.live.model import ModelError
 from env.program import Program
-from env.tasks import Task
+from env.tasks import Task, TaskError, guarded
 
 # What the process is told of this one's environment.
 TOLD = ("PATH", "VLLM_API_KEY", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -122,13 +123,16 @@ class Exported:
 
     def _row(self, question: Question, seed: int, told: Mapping[str, Any]) -> dict[str, Any]:
         begun = {"problem": question.name, "seed": seed}
-        if "error" in told:
+        try:
+            if "error" in told:
+                raise ModelError(told["error"])
+            correct = self._correct(question, told)
+        except (ModelError, TaskError) as error:
             none = dict.fromkeys(("decode", "probe", "prm", "tokens", "sequential", "rounds", "granted"), 0)
-            return begun | none | {"correct": False, "error": told["error"], "model_failed": True}
+            return begun | none | {"correct": False, "error": str(error), "model_failed": True}
         decode, probe, prm, sequential = told["spent"]
-        answer = None if told["answer"] is None else self.task.extract(told["text"])
         return begun | {
-            "correct": bool(answer is not None and question.gold and self.task.grade(question.gold, answer)),
+            "correct": correct,
             "decode": decode,
             "probe": probe,
             "prm": prm,
@@ -140,6 +144,11 @@ class Exported:
             "error": "",
             "model_failed": False,
         }
+
+    def _correct(self, question: Question, told: Mapping[str, Any]) -> bool:
+        with guarded(self.task):
+            answer = None if told["answer"] is None else self.task.extract(told["text"])
+            return bool(answer is not None and question.gold and self.task.grade(question.gold, answer))
 
 
 def _last_words(complaints: IO[bytes]) -> str:
