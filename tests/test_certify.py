@@ -18,7 +18,7 @@ from env.errors import UserError
 from env.live.bench import Question
 from env.live.folder import RunFolder
 from env.program import Program
-from env.tasks import load_task
+from env.tasks import ExactTask, load_task
 
 TOLD = {"expected": {"holds": 0.9, "tokens": {"total": 1000}}}
 
@@ -179,6 +179,16 @@ def test_an_exported_file_is_run_as_it_is(tmp_path):
     assert (broke["model_failed"], broke["error"]) == (True, "broke") and third["problem"] == questions[
         2
     ].name
+
+    class Fails(ExactTask):
+        def extract(self, text):
+            raise ValueError("odd")
+
+    odd = replace(subject, task=Fails())
+    rows = asyncio.run(
+        odd.keep_all(questions[:1], [0], 8, RunFolder(tmp_path / "odd", {}), "ask", lambda *done: None)
+    )
+    assert [(row["model_failed"], row["error"]) for row in rows] == [(True, "Fails failed: ValueError: odd")]
     # Only what failed is asked again; of two questions the second one fails once more.
     assert [row["model_failed"] for row in play([0])] == [False, False, False, True]
     with pytest.raises(UserError, match="no export of adaptive_consistency as it is now"):
@@ -198,3 +208,13 @@ def test_the_command_says_what_it_takes(capsys, tmp_path):
     assert "5 problems: " in out and "it takes 6 at least" in out and "fails 4 times in 5" not in out
     assert main(command) == 2 and "--out and --server are missing" in capsys.readouterr().err
     assert main([*command, "--dry-run", "--baseline", "adaptive_consistency", "nobody"]) == 2
+
+
+def test_an_exported_file_of_code_that_nobody_vouches_for_is_not_run(store, tmp_path, capsys):
+    mine = tmp_path / "mine.py"
+    mine.write_text(written("mine", "return None").source)
+    command = ["certify", "--controller", str(mine), "--beta", "0.5", "--store", str(store.path)]
+    command += ["--exported", str(tmp_path / "ask.py"), "--server", "http://127.0.0.1:9"]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 2
+    assert "read it, then add --i-trust-this-code" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -120,7 +120,13 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         raise UserError("--out and --server are missing; or give --dry-run to see what it takes")
     found = Existing(args.store)
     names = dict.fromkeys([args.controller, *args.baseline])
-    design = _design(args, found, [rooms.program(name) for name in names])
+    programs = [rooms.program(name) for name in names]
+    if args.exported and not (programs[0].trusted or args.i_trust_this_code):
+        raise UserError(
+            f"{args.exported} would run as its users run it, with your rights and your key, and who wrote "
+            f"{programs[0].name} is not known: read it, then add --i-trust-this-code"
+        )
+    design = _design(args, found, programs)
     known = design.known()
     with progress_bar("replays") as progress:
         replayed = design.replay(progress)
