@@ -10,7 +10,7 @@ import pytest
 
 from env.episode import HEADER, MAGIC, REPLY
 from env.isolation.link import Limits
-from env.isolation.pool import Job, Pool
+from env.isolation.pool import ENDED, Job, Pool
 from env.isolation.zygote import IsolationError
 from env.program import MODULES
 
@@ -222,9 +222,54 @@ def test_a_dead_zygote_is_replaced():
         jobs = [job("while True: pass"), *[job(QUIET)] * 29]
         outcomes = list(pool.run(jobs, kill, concurrency=4))
         assert sorted(outcome.job for outcome in outcomes) == list(range(30))
-        errors = [outcome.error for outcome in outcomes if outcome.error]
-        assert 0 < len(errors) <= 4 and "run this again" in errors[0]
+        lost = [outcome for outcome in outcomes if outcome.lost]
+        assert 0 < len(lost) <= 4 and {outcome.error for outcome in lost} == {ENDED}
+        assert [outcome for outcome in outcomes if outcome.error and not outcome.lost] == []
         assert pool._zygote._process.pid != first
+
+
+def test_a_job_whose_process_is_seen_to_end_before_the_zygote_is_lost_with_it():
+    with Pool(i_trust_this_code=True) as pool:
+        for told, error, lost in (("", ENDED, True), ("sent nonsense", "sent nonsense", False)):
+            zygote = pool._zygote._process.pid
+            child = pool.start(3, job("while True: pass"))
+            os.kill(zygote, signal.SIGKILL)
+            _wait_for_end(zygote)
+            pool.end(child, told)
+            (outcome,), _ = pool.listen(1)
+            assert (outcome.job, outcome.error, outcome.lost) == (3, error, lost)
+
+
+def test_a_zygote_that_cannot_be_replaced_is_tried_again(monkeypatch):
+    def fail(*_):
+        raise IsolationError("no memory")
+
+    with Pool(i_trust_this_code=True) as pool:
+        zygote = pool._zygote._process.pid
+        os.kill(zygote, signal.SIGKILL)
+        _wait_for_end(zygote)
+        with monkeypatch.context() as patched, pytest.raises(IsolationError, match="no memory"):
+            patched.setattr("env.isolation.pool.Zygote", fail)
+            pool.listen(1)
+        assert [outcome.lost for outcome in pool.run([job(QUIET)], answer)] == [True]
+        assert [outcome.error for outcome in pool.run([job(QUIET)], answer)] == [""]
+
+
+def test_a_job_for_which_there_was_no_process_is_lost(monkeypatch):
+    def start(zygote, number):
+        # As the pipes are when nothing was forked that holds their other ends.
+        (theirs_in, outbox), (inbox, theirs_out) = os.pipe(), os.pipe()
+        os.close(theirs_in)
+        os.close(theirs_out)
+        return inbox, outbox
+
+    with Pool(i_trust_this_code=True) as pool:
+        with monkeypatch.context() as patched:
+            patched.setattr("env.isolation.pool.Zygote.start", start)
+            (outcome,) = pool.run([job(QUIET)], answer)
+        assert outcome.lost and outcome.error == "no process could be started for it"
+        (outcome,) = pool.run([job("raise SystemExit")], answer)
+        assert outcome.error and not outcome.lost
 
 
 def test_a_process_that_is_forked_ahead_is_the_next_jobs_and_ends_with_the_zygote():
@@ -285,8 +330,9 @@ def test_closing_ends_the_processes():
     assert not list(_session(zygote))
 
 
-def test_an_interpreter_that_does_not_start(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+@pytest.mark.parametrize("interpreter", ["/bin/false", "/bin/there-is-none"])
+def test_an_interpreter_that_does_not_start(monkeypatch, interpreter):
+    monkeypatch.setattr(sys, "executable", interpreter)
     with pytest.raises(IsolationError, match="did not start"):
         Pool()
 

@@ -1,6 +1,8 @@
 """Live episodes of a model that says what a store says, held against replay of that store."""
 
 import asyncio
+import os
+import signal
 import time
 
 import numpy as np
@@ -10,17 +12,21 @@ from hypothesis import strategies as st
 
 from env.index import Index
 from env.isolation.link import Limits
-from env.isolation.pool import Pool
+from env.isolation.pool import ENDED, Pool
+from env.isolation.zygote import IsolationError
 from env.live import player as player_module
 from env.live.answers import Answers
 from env.live.bench import Bench, Question
 from env.live.episode import LiveEpisode
+from env.live.folder import RunFolder
 from env.live.names import FORKS, Fresh, Stored
 from env.live.player import Player
+from env.live.run import play_all
 from env.replay import Replay
+from env.tasks import TaskError
 from tests.forests import Trees, numbers, trees
 from tests.live_model import OneOf, StoreModel
-from tests.playing import grow, line, store, tree
+from tests.playing import chain, grow, line, store, tree
 from tests.programs import CAREFUL, isolated, shipped, written
 from tests.test_replay import drawn
 
@@ -92,7 +98,7 @@ def assert_same(found, expected) -> None:
         np.testing.assert_array_equal(found.scores[1], expected.scores[1])
 
 
-def play(program, model: StoreModel, seeds=(0,), names=None, **options):
+def play(program, model: StoreModel, seeds=(0,), names=None, task=None, **options):
     """Episodes of the first problem, all at once."""
 
     async def run():
@@ -103,7 +109,7 @@ def play(program, model: StoreModel, seeds=(0,), names=None, **options):
                     model.ask("0", 0),
                     model.abilities,
                     names() if names else Stored(model.index, 0, seed, 100),
-                    Answers(OneOf({1}), ""),
+                    Answers(task or OneOf({1}), ""),
                     seed,
                     player.columns,
                 )
@@ -169,6 +175,81 @@ def test_a_failure_is_the_outcome_of_its_episode_alone(trusted):
     )
 
 
+@isolated
+def test_an_episode_whose_process_was_lost_is_played_again_the_next_time(tmp_path, monkeypatch):
+    waits = written("waits", "await ep.finish(await ep.branch(1))\nreturn ep.answer[0]")
+
+    async def run(lose=None):
+        player = Player(waits, 0.5)
+        bench = Bench(StoreModel(line(), seconds=0.1), player, OneOf({1}))
+        if lose:
+            # Amid the first two episodes, which take twice as long.
+            asyncio.get_running_loop().call_later(0.15, lose, player)
+        try:
+            return await play_all(bench, [Question("0", "")], range(5), 2, RunFolder(tmp_path, {}))
+        finally:
+            player.close()
+
+    def kill(player):
+        os.kill(player._children.pool._zygote._process.pid, signal.SIGKILL)
+
+    def kill_for_good(player):
+        monkeypatch.setattr("env.isolation.pool.Zygote", no_memory)
+        kill(player)
+
+    def no_memory(*_):
+        raise IsolationError("no memory")
+
+    for lose, reason, lost in ((kill_for_good, "no memory", 5), (kill, ENDED, 2)):
+        rows = asyncio.run(run(lose))
+        monkeypatch.undo()
+        told = [(row["error"], row["model_failed"], row["correct"]) for row in rows]
+        assert told == [(f"IsolationError: {reason}", True, False)] * lost + [("", False, True)] * (5 - lost)
+    assert all(row["correct"] for row in asyncio.run(run()))
+
+
+class Fails(OneOf):
+    """Compares or grades one answer only by raising an error."""
+
+    def __init__(self, at: str, error: Exception) -> None:
+        super().__init__({0})
+        self.at, self.error = at, error
+
+    def equal(self, first: str, second: str) -> bool:
+        return self._or_fail("equal", second, super().equal(first, second))
+
+    def grade(self, gold: str, answer: str) -> bool:
+        return self._or_fail("grade", answer, super().grade(gold, answer))
+
+    def _or_fail(self, at: str, answer: str, result: bool) -> bool:
+        if at == self.at and answer == "a1":
+            raise self.error
+        return result
+
+
+@pytest.mark.parametrize("at", ["equal", "grade"])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("odd"), "TaskError: Fails failed: ValueError: odd"),
+        (TaskError("odd"), "TaskError: odd"),
+        (StopIteration(), "TaskError: Fails failed: "),
+    ],
+)
+def test_a_task_that_fails_on_one_answer_is_the_outcome_of_that_episode(at, error, told):
+    opens = written("opens", "ids = await ep.branch(ep.rng.randrange(1, 3))\nreturn ep.answer[ids[0]]")
+    program = CAREFUL.__class__("opens", opens.source, True)
+    model = StoreModel(store(*chain((10, 0)), *chain((10, 1))))
+    played, _, _ = play(program, model, range(12), task=Fails(at, error))
+    failed = [each for each in played if each.error]
+    assert 0 < len(failed) < len(played) == model.closed
+    for each in failed:
+        assert each.error.startswith(told) and each.model_failed
+        assert (each.answer, each.correct, each.granted > 0) == (-1, False, True)
+    assert all(each.answer == 0 and each.ledger.decode for each in played if not each.error)
+    assert any(each.correct for each in played)
+
+
 def test_an_answer_that_was_never_seen_is_none():
     invents = written("invents", "await ep.branch(1)\nreturn 7")
     (played,), _, _ = play(CAREFUL.__class__("invents", invents.source, True), StoreModel(line()))
@@ -181,6 +262,14 @@ def test_the_winner_is_a_branch_that_ended_with_the_answer():
     program = CAREFUL.__class__("two", written("two", body).source, True)
     _, (episode,), _ = play(program, StoreModel(line()))
     assert episode.winner == 1 and episode.branches[1].end and not episode.branches[0].end
+    changed = "a, b = await ep.branch(2)\nsaid = ep.answer[b]\nawait ep.finish([b])\nreturn said"
+    program = CAREFUL.__class__("changed", written("changed", changed).source, True)
+    (played,), (episode,), _ = play(
+        program, StoreModel(store(*chain((1, 0), (2, 2)), *chain((1, 1), (2, 2))))
+    )
+    assert played.error == "" and [each.told for each in episode.branches] == [0, 2]
+    # No branch says it any more: it is the one that said it first.
+    assert episode.final == 1 and episode.winner == 1
     nothing = CAREFUL.__class__("nothing", written("nothing", "await ep.branch(1)\nreturn None").source, True)
     _, (episode,), _ = play(nothing, StoreModel(line()))
     assert episode.winner is None and episode.final == -1

@@ -17,6 +17,10 @@ Answer = Callable[[list[tuple[int, bytes]]], Sequence[bytes | Exception]]
 _TICK = 0.1
 _LINGER = 0.004
 
+ENDED = "the process that isolates controllers ended; run this again"
+# The status of a process of whose end nobody is left to tell.
+_UNTOLD = -2
+
 
 @dataclass(frozen=True)
 class Job:
@@ -51,6 +55,8 @@ class Outcome:
         error: why the job ended before every episode had its final; "" if all is well. Printable, bounded.
         rss: bytes of memory its process held at most.
         cpu_seconds: processor time it used.
+        lost: whether the error is not the job's own: its process went with the one that isolates controllers,
+            or could not be started.
     """
 
     job: int
@@ -58,6 +64,7 @@ class Outcome:
     error: str
     rss: int
     cpu_seconds: float
+    lost: bool = False
 
 
 @dataclass(eq=False)
@@ -190,7 +197,12 @@ class Pool:
             self._spare = self._serial, *self._zygote.start(self._serial)
 
     def listen(self, seconds: float) -> tuple[list[Outcome], list[tuple[Child, bytes]]]:
-        """The jobs that have ended, and the frames that wait for a reply, of the next so many seconds."""
+        """The jobs that have ended, and the frames that wait for a reply, of the next so many seconds.
+
+        Raises:
+            IsolationError: the process that isolates controllers has ended and no other could be started; the
+                next call tries again.
+        """
         outcomes: list[Outcome] = []
         frames: list[tuple[Child, bytes]] = []
         for key, _ in self._selector.select(seconds):
@@ -266,8 +278,10 @@ class Pool:
         return [] if child is None else [self._outcome(child, report)]
 
     def _outcome(self, child: Child, report: Report) -> Outcome:
-        error = child.error or ("" if child.answered else _cause(report, self.limits))
-        return Outcome(child.index, child.link.settings, error, report.rss, report.cpu_seconds)
+        error, lost = child.error, False
+        if not error and not child.answered:
+            error, lost = _cause(report, self.limits), report.status < 0
+        return Outcome(child.index, child.link.settings, error, report.rss, report.cpu_seconds, lost)
 
     def _drop_spare(self) -> None:
         """Close the pipes of a process that ends with the zygote."""
@@ -277,21 +291,24 @@ class Pool:
             self._spare = None
 
     def _replace_zygote(self) -> list[Outcome]:
-        reason = "the process that isolates controllers ended; run this again"
+        # Before anything is changed, so that where this fails it can be tried again.
+        zygote = Zygote(self._helpers, self.level, self.limits)
         orphans = list(self._children.values())
         for child in orphans:
-            self.end(child, reason)
+            self.end(child)
         self._children.clear()
         self._drop_spare()
         self._selector.unregister(self._zygote)
         self._zygote.close()
-        self._zygote = Zygote(self._helpers, self.level, self.limits)
+        self._zygote = zygote
         self._selector.register(self._zygote, selectors.EVENT_READ)
-        return [Outcome(child.index, child.link.settings, child.error, 0, 0.0) for child in orphans]
+        return [self._outcome(child, Report(child.serial, _UNTOLD, 0.0, 0)) for child in orphans]
 
 
 def _cause(report: Report, limits: Limits) -> str:
     """Why a process ended that should not have, yet."""
+    if report.status == _UNTOLD:
+        return ENDED
     if report.status < 0:
         return "no process could be started for it"
     if os.WIFSIGNALED(report.status):

@@ -18,6 +18,7 @@ BOOT = "import sys; sys.path.append(sys.argv[1]); from env.isolation.child impor
 FLAGS = ("-P", "-s", "-S", "-B")
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 PATIENCE = 30.0
+_NOT_STARTED = "the process that isolates controllers did not start"
 
 
 class IsolationError(UserError):
@@ -52,16 +53,20 @@ class Zygote:
         if not hasattr(os, "fork"):
             raise IsolationError("untrusted controllers need fork(); run on Linux, or in WSL on Windows")
         self._control, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, *FLAGS, "-c", BOOT, str(ROOT)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=ENVIRONMENT,
-                cwd="/",
-                start_new_session=True,
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, *FLAGS, "-c", BOOT, str(ROOT)],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=ENVIRONMENT,
+                    cwd="/",
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._control.close()
+            raise IsolationError(f"{_NOT_STARTED}: {error}") from error
         try:
             self._control.settimeout(PATIENCE)
             setup = pack(
@@ -80,7 +85,7 @@ class Zygote:
             self._process.kill()
             complaint = self._process.communicate()[1].decode("utf-8", "replace").strip().splitlines()
             reason = complaint[-1] if complaint else error or "it ended"
-            raise IsolationError(f"the process that isolates controllers did not start: {reason}") from error
+            raise IsolationError(f"{_NOT_STARTED}: {reason}") from error
         self._control.settimeout(None)
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 from env.frames import FrameError
 from env.isolation.pool import Child, Job, Pool
+from env.isolation.zygote import IsolationError
 
 Answer = Callable[[bytes], Awaitable[bytes]]
 
@@ -20,6 +21,11 @@ class _Playing:
     answer: Answer
     error: "asyncio.Future[str]"
     task: "asyncio.Task[None] | None" = None
+
+    def fail(self, error: Exception) -> None:
+        """Have it end so, unless it has ended."""
+        if not self.error.done():
+            self.error.set_exception(error)
 
 
 @dataclass
@@ -42,6 +48,9 @@ class Children:
 
         Returns:
             The settings and the error of its `env.isolation.pool.Outcome`.
+
+        Raises:
+            IsolationError: its process was lost, or could not be started; it may be played again.
         """
         loop = asyncio.get_running_loop()
         if self._timer is None:
@@ -72,13 +81,19 @@ class Children:
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
     def _listen(self) -> None:
-        outcomes, frames = self.pool.listen(0)
+        try:
+            outcomes, frames = self.pool.listen(0)
+        except IsolationError as error:
+            for each in self._playing.values():
+                each.fail(error)
+            return
         for child, frame in frames:
             if playing := self._playing.get(child.index):
                 playing.task = asyncio.get_running_loop().create_task(self._reply(playing, frame))
         for outcome in outcomes:
-            playing = self._playing.get(outcome.job)
-            if playing and not playing.error.done():
+            if (playing := self._playing.get(outcome.job)) and outcome.lost:
+                playing.fail(IsolationError(outcome.error))
+            elif playing and not playing.error.done():
                 playing.error.set_result(outcome.error)
 
     async def _reply(self, playing: _Playing, frame: bytes) -> None:
@@ -88,8 +103,7 @@ class Children:
         except FrameError as error:
             reply = error
         except Exception as error:
-            if not playing.error.done():
-                playing.error.set_exception(error)
+            playing.fail(error)
             return
         self.pool.reply([(playing.child, frame)], lambda frames: [reply])
         # The end of the process is not waited for: nobody who has every answer needs it.

@@ -61,7 +61,10 @@ class RunFolder:
         return files.locked(self.path / "lock", busy)
 
     def finished(self, part: int | str) -> Rows:
-        """The episodes of a part of the run, such as those with so many in flight, that no model failed."""
+        """The episodes of a part of the run, such as those with so many in flight, that may stay as they are.
+
+        Those of `env.live.player.Played.model_failed` are to be played again.
+        """
         rows = (json.loads(file.read_text()) for file in self._episodes(part).glob("[!.]*.json"))
         return {(row["problem"], row["seed"]): row for row in rows if not row["model_failed"]}
 

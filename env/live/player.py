@@ -11,6 +11,7 @@ from env.episode import UNPARSED, Episode, Spent
 from env.errors import UserError
 from env.isolation.pool import Job
 from env.isolation.wire import pack, unpack
+from env.isolation.zygote import IsolationError
 from env.live.children import Children
 from env.live.episode import LiveEpisode
 from env.live.model import ModelError, Usage
@@ -32,7 +33,8 @@ class Played:
         usage: what replay cannot know.
         seconds: from the question to the answer.
         error: why there is no answer, "" if all is well.
-        model_failed: whether that was for the model, so that the same episode may be played again.
+        model_failed: whether that was for the model, the task or what isolates the controller, not for the
+            controller itself, so that the same episode may be played again.
     """
 
     answer: int
@@ -98,18 +100,21 @@ class Player:
     async def play(self, episode: LiveEpisode) -> Played:
         """Play an episode to its end and close its session; a failure is the episode's outcome."""
         begin = time.monotonic()
-        failure, model_failed = "", False
+        failure, model_failed, correct = "", False, False
         try:
-            failure = await (self._play_here if self._children is None else self._play_apart)(episode)
-        except (ModelError, TaskError) as error:
+            try:
+                failure = await (self._play_here if self._children is None else self._play_apart)(episode)
+            finally:
+                seconds = time.monotonic() - begin
+                await asyncio.shield(episode.session.close())
+            if not failure and episode.final is not None:
+                correct = await episode.answers.correct(episode.final)
+        except (ModelError, TaskError, IsolationError) as error:
             failure, model_failed = f"{type(error).__name__}: {error}", True
-        finally:
-            seconds = time.monotonic() - begin
-            await asyncio.shield(episode.session.close())
         answer = UNPARSED if failure or episode.final is None else episode.final
         return Played(
             answer=answer,
-            correct=await episode.answers.correct(answer),
+            correct=correct,
             ledger=episode.ledger,
             rounds=episode.rounds,
             asked=episode.asked,
