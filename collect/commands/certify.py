@@ -3,7 +3,7 @@ r"""Certify that replay told the truth of a model as it is served: it holds, fai
 autotts certify --controller mine.py --beta 0.5 --store stores/my --dry-run
 autotts certify --controller mine.py --beta 0.5 --store stores/my --server http://localhost:8000 --out runs/1
 autotts certify ... --temperature 0.6        # served otherwise than the store was collected
-autotts certify ... --exported ask.py --i-trust-this-code  # as `autotts export` wrote it, run with your rights
+autotts certify ... --exported ask.py --i-trust-this-code  # as it was exported, run with your rights
 
 First fresh branches are held against the stored ones, which is cheap: pass rate, length, answers by depth. If
 they are alike, the controller and the baselines are played live and held against replay, problem by problem:
