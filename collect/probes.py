@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from collect.engine import GREEDY, Request, Sample, Spliced
 from collect.tokens import Tokens
-from env.tasks import Task, TaskError
+from env.tasks import Task, guarded
 
 OPENING = "\n\nThe final answer is \\boxed{"
 
@@ -130,12 +130,8 @@ class Prober:
 
 def extract(task: Task, text: str) -> str | None:
     """The answer that a text gives. Raises TaskError if the task fails, which only a user's own does."""
-    try:
+    with guarded(task):
         return task.extract(text)
-    except TaskError:
-        raise
-    except Exception as error:
-        raise TaskError(f"{type(task).__name__} failed: {type(error).__name__}: {error}") from error
 
 
 def _depth(text: str) -> int:

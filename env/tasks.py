@@ -6,13 +6,14 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from env.math_checker import TaskError
 
-__all__ = ["ChoiceTask", "Classes", "ExactTask", "Task", "TaskError", "classify", "load_task"]
+__all__ = ["ChoiceTask", "Classes", "ExactTask", "Task", "TaskError", "classify", "guarded", "load_task"]
 
 
 @runtime_checkable
@@ -169,6 +170,17 @@ def load_task(name: str) -> Task:
     return task
 
 
+@contextmanager
+def guarded(task: Task) -> Iterator[None]:
+    """Whatever a task raises meanwhile becomes a TaskError; only a user's own raises anything else."""
+    try:
+        yield
+    except TaskError:
+        raise
+    except Exception as error:
+        raise TaskError(f"{type(task).__name__} failed: {type(error).__name__}: {error}") from error
+
+
 def classify(task: Task, answers: Iterable[str], gold: str) -> Classes:
     """Groups answers: in the order given, each joins the first class whose representative it equals.
 
@@ -185,7 +197,7 @@ def classify(task: Task, answers: Iterable[str], gold: str) -> Classes:
     distinct = list(dict.fromkeys(answers))
     of: dict[str, int] = {}
     representatives: list[str] = []
-    try:
+    with guarded(task):
         if not task.grade(gold, gold):
             raise TaskError(
                 f"the gold answer {gold!r} is not graded as right; correct it or choose another --task"
@@ -206,10 +218,6 @@ def classify(task: Task, answers: Iterable[str], gold: str) -> Classes:
             representatives,
             [n in near and bool(task.grade(gold, text)) for n, text in enumerate(representatives)],
         )
-    except TaskError:
-        raise
-    except Exception as error:
-        raise TaskError(f"{type(task).__name__} failed: {type(error).__name__}: {error}") from error
 
 
 class _ByKey:

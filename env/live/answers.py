@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from env.episode import UNASKED, UNPARSED
-from env.tasks import Task
+from env.tasks import Task, guarded
 
 
 class Answers:
@@ -55,16 +55,21 @@ class Answers:
         return self._representatives[found[0]] if found else None
 
     async def correct(self, code: int) -> bool:
-        """Whether it is the right answer."""
+        """Whether it is the right answer. Raises TaskError if the task failed."""
         answer = self.text(code)
         if answer is None or self._gold is None:
             return False
-        return bool(await asyncio.to_thread(self._task.grade, self._gold, answer))
+        return await asyncio.to_thread(self._grade, self._gold, answer)
+
+    def _grade(self, gold: str, answer: str) -> bool:
+        with guarded(self._task):
+            return bool(self._task.grade(gold, answer))
 
     def _classify(self, answers: Sequence[str]) -> None:
         for answer in answers:
-            equal = (n for n, each in enumerate(self._representatives) if self._task.equal(each, answer))
-            number = next(equal, None)
+            with guarded(self._task):
+                equal = (n for n, each in enumerate(self._representatives) if self._task.equal(each, answer))
+                number = next(equal, None)
             if number is None:
                 number = len(self._representatives)
                 self._representatives.append(answer)
