@@ -1,12 +1,13 @@
 """A live branch: what its program has been shown of a line, and what the model says of that."""
 
 import asyncio
+from collections.abc import Generator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collect.engine import Spliced
+from collect.engine import Request, Sample, Spliced
 from collect.live.line import Line
 from collect.probes import Prefix, extract
 from collect.segments import group_confidence
@@ -82,11 +83,11 @@ class StreamedBranch:
         while True:
             (request,) = requests
             sample = await self.session.calls.whole(self._arm, request, "probe", self._line.name, len(prefix))
-            try:
-                requests = asking.send([sample])
-            except StopIteration as end:
-                (probe,) = end.value
-                return Probe(probe.answer, probe.tokens)
+            # With the last sample the answer is read, which may take seconds here, too.
+            told = await asyncio.to_thread(_go_on, asking, sample)
+            if isinstance(told, Probe):
+                return told
+            requests = told
 
     async def score(self) -> list[float]:
         """See `Branch`."""
@@ -132,3 +133,15 @@ class StreamedBranch:
         sampler = self._sampler
         text = final_answer_text(sampler.tokens, sampler.prompter, self._prompt, self.ids)
         return extract(sampler.task, text)
+
+
+def _go_on(
+    asking: Generator[Sequence[Request], list[Sample], Any], sample: Sample
+) -> Sequence[Request] | Probe:
+    """What a probe asks for next, or what came of it."""
+    try:
+        return asking.send([sample])
+    # No thread can hand this one back.
+    except StopIteration as end:
+        (probe,) = end.value
+        return Probe(probe.answer, probe.tokens)
