@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -21,7 +20,7 @@ from env.live.player import Player
 from env.live.report import About, figures
 from env.live.run import play_all
 from env.program import Program
-from env.tasks import ExactTask, load_task
+from env.tasks import load_task
 from tests.programs import shipped, written
 from tests.streaming import (
     ASK,
@@ -29,7 +28,6 @@ from tests.streaming import (
     FAULTS,
     MODEL,
     PLAN,
-    Letters,
     StreamingServer,
     busy,
     late,
@@ -107,40 +105,6 @@ def test_an_episode_is_what_the_model_says():
     body = server.bodies[0]
     assert body["logprobs"] is None and body["stop_token_ids"] == [END] and body["ignore_eos"]
     assert f"authorization: bearer {SECRET}" in server.headers[0].lower()
-
-
-@pytest.mark.parametrize("probe", [False, True])
-def test_nobody_waits_while_an_answer_is_read(probe):
-    class Slow(ExactTask):
-        def extract(self, text):
-            time.sleep(0.4)
-            return super().extract(text)
-
-    what = "await ep.branch(2)" if probe else "await ep.finish(await ep.branch(2, probe=False))"
-    program = trusted(written("reads", f"{what}\nreturn ep.answer[0]"))
-
-    async def run(url):
-        worst = 0.0
-
-        async def beat():
-            nonlocal worst
-            while True:
-                begin = time.monotonic()
-                await asyncio.sleep(0.005)
-                worst = max(worst, time.monotonic() - begin)
-
-        model, player = scripted_model(url), Player(program, 0.5)
-        sampler = PLAN.sampler(0, Letters(), Slow())
-        model = replace(model, arms=[replace(model.arms[0], sampler=sampler)])
-        beating = asyncio.ensure_future(beat())
-        played = await Bench(model, player, ExactTask()).play(QUESTIONS[0], 0)
-        beating.cancel()
-        await model.close()
-        assert not played.error and played.answer >= 0
-        return worst
-
-    with running(StreamingServer(tokens_an_event=8)) as server:
-        assert asyncio.run(run(server.url)) < 0.4
 
 
 def test_nothing_is_lost_or_counted_twice():
