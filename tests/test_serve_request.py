@@ -95,6 +95,7 @@ def test_what_a_vote_has_no_meaning_for_is_not_voted_on(fields) -> None:
         ({"temperature": -1}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 2}, "top_p"),
+        ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 1001}, "max_tokens"),
         ({"max_completion_tokens": 1.5}, "max_completion_tokens"),
@@ -109,6 +110,8 @@ def test_what_a_vote_has_no_meaning_for_is_not_voted_on(fields) -> None:
         ({"messages": "hello"}, "messages"),
         ({"messages": ["hello"]}, "messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
+        ({"messages": [{"role": ["user"], "content": "hello"}]}, "messages"),
+        ({"messages": [{"content": "hello"}]}, "messages"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_its_field(fields, param) -> None:

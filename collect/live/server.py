@@ -10,12 +10,14 @@ from collect.endpoint import CONNECT_SECONDS, Served, failure, key
 from collect.engine import EngineError, Request
 from collect.live.streams import Dropped, Piece
 from collect.servers import IN_FLIGHT, OLDEST, BadReply, body_of, cached_tokens, check_sample, confidence_of
-from env.live.model import ModelError
+from env.live.model import ModelError, RefusedError
 
 # Without a token for so long a connection counts as dead; a busy server lets requests wait before it begins.
 SECONDS = 600.0
 # What passes: time-outs, conflicts, too many requests. So does everything from 500 on.
 _PASSING = frozenset({408, 409, 425, 429})
+# What is wrong with the request itself.
+_REFUSED = frozenset({400, 422})
 # No server should have us wait for longer.
 _LONGEST_WAIT = 60.0
 
@@ -109,6 +111,9 @@ class ServerStreams:
         final = ModelError(str(failure(self.where, error)))
         if not isinstance(error, APIStatusError):
             return Dropped(final)
+        if error.status_code in _REFUSED:
+            said = error.body.get("message") if isinstance(error.body, dict) else None
+            return RefusedError(str(final), str(said or error.message))
         if error.status_code not in _PASSING and error.status_code < 500:
             return final
         try:

@@ -19,6 +19,18 @@ class ModelError(UserError):
     """A model did not do what was asked, however often: the outcome of that episode, not of its program."""
 
 
+class RefusedError(ModelError):
+    """What was asked makes no sense to the model, so that asking again is no use.
+
+    Attributes:
+        said: by the model, for whoever asked.
+    """
+
+    def __init__(self, message: str, said: str) -> None:
+        super().__init__(message)
+        self.said = said
+
+
 @dataclass(frozen=True)
 class Abilities:
     """What a model can be asked, as a store has capabilities.

@@ -125,6 +125,8 @@ class Server:
                     data = await request.read()
             except TimeoutError:
                 raise ApiError(408, f"the body took more than {BODY_SECONDS:g} seconds to arrive") from None
+            except web.RequestPayloadError:
+                raise ApiError(400, "the body is not encoded as its headers say") from None
             chat = read(data, self._offer)
             if chat.stream:
                 return await self._stream(request, self._events(chat))

@@ -8,6 +8,8 @@ the reply and the rest is given up.
 
 import asyncio
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from env.episode import Spent
 from env.forest import END_LENGTH, END_NONE, END_STOP
 from env.live.answers import Answers
 from env.live.episode import LiveEpisode
-from env.live.model import Name, Probe, Segment
+from env.live.model import Name, Probe, RefusedError, Segment
 from env.live.names import MAX_BRANCHES, Fresh
 from env.live.player import Player
 from env.serve.errors import ApiError
@@ -157,7 +159,8 @@ class _Seat:
         if opens and not self._is_first:
             await table.opened.wait()
         self.has_begun = True
-        segment = await self.inner.advance(name)
+        with _refusals():
+            segment = await self.inner.advance(name)
         table.decode += segment.tokens
         self.tokens += segment.tokens
         if segment.end != END_NONE and not table.has_ended:
@@ -169,7 +172,8 @@ class _Seat:
 
     async def probe(self) -> Probe:
         """See `Branch`."""
-        probe = await self.inner.probe()
+        with _refusals():
+            probe = await self.inner.probe()
         self._table.probe += probe.tokens
         return probe
 
@@ -190,6 +194,15 @@ class _Seat:
     def close(self) -> None:
         """See `Branch`."""
         self.inner.close()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the model refuses of a chat is the client's to mend: an ApiError."""
+    try:
+        yield
+    except RefusedError as refused:
+        raise ApiError(400, refused.said, "upstream_refused") from None
 
 
 def _winner(episode: LiveEpisode) -> tuple[int, bool]:

@@ -11,7 +11,8 @@ from env.serve.errors import ApiError
 # How a reply is drawn: the values that make sense, and the name under which they are asked for.
 SAMPLING = {
     "temperature": (0.0, 100.0),
-    "top_p": (0.0, 1.0),
+    # At 0 there is no token to draw.
+    "top_p": (1e-9, 1.0),
     "top_k": (-1, 2**31),
     "min_p": (0.0, 1.0),
     "presence_penalty": (-2.0, 2.0),
@@ -170,6 +171,8 @@ def _asks_more(item: tuple[str, Any]) -> bool:
 def _text(message: dict[str, Any]) -> Message | None:
     """A message of text alone; None if it is none."""
     role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str):
+        raise ApiError(400, "a message's role must be a string, such as 'user'", param="messages")
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) else None for part in content]
         texts = [part for part in parts if isinstance(part, str)]
