@@ -63,11 +63,12 @@ class ChatServer(StreamingServer):
     else the answer is one of three digits, by the seed. `slow` events are told slowly.
 
     Attributes:
-        chats: bodies of chat completions.
+        chats: bodies of chat completions; each is kept waiting for `delay` seconds.
     """
 
-    def __init__(self, *args, **options) -> None:
+    def __init__(self, *args, delay: float = 0, **options) -> None:
         super().__init__(*args, **options)
+        self.delay = delay
         self.chats: list[dict[str, Any]] = []
 
     def reply_to(self, body: dict[str, Any]) -> list[int]:
@@ -90,6 +91,8 @@ class ChatServer(StreamingServer):
         return [*map(ord, text), END][len(said) :]
 
     async def _answer(self, exchange: Exchange, path: str, head: str, body: bytes) -> None:
+        if path == "/v1/completions" and json.loads(body)["temperature"] == 13:
+            return exchange.say(400, {"error": {"message": "13 is refused", "param": "temperature"}})
         if path != "/v1/chat/completions":
             return await super()._answer(exchange, path, head, body)
         exchange.body = asked = json.loads(body)
@@ -99,6 +102,7 @@ class ChatServer(StreamingServer):
             fault = self.faults[sum(self.struck.values()) % len(self.faults)]
             self.struck[fault.__name__] += 1
             return await fault(exchange)
+        await asyncio.sleep(self.delay)
         if asked.get("temperature") == 13:
             return exchange.say(400, {"error": {"message": "13 is refused", "param": "temperature"}})
         choice = {
@@ -127,6 +131,7 @@ def server_for(
     key: str | None = None,
     limits: Limits | None = None,
     prompting: Prompting | None = None,
+    seconds_whole: float = 5.0,
 ) -> tuple[Server, Any]:
     """A server in front of a scripted one, and what closes it with all that it holds."""
     plan = replace(PLAN, arms=(Arm(MODEL, prompting or Prompting("{question}")),), segments=Segments(None, 1))
@@ -135,7 +140,7 @@ def server_for(
     model = LiveModel([LiveArm(sampler, [place])], confidence=False)
     player = Player(program or shipped("self_consistency"), beta, settings)
     offer = Offer(MODEL, beta, plan.drawing.max_tokens, 64)
-    relay = Relay([Place(url, MODEL, CONTEXT)], "none", offer, 5.0)
+    relay = Relay([Place(url, MODEL, CONTEXT)], "none", offer, 0.3, seconds_whole)
     server = Server(
         offer, Chats(LiveChats(model), player, sampler.task), relay, limits or Limits(heartbeat=0.05), key
     )

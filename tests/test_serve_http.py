@@ -23,6 +23,7 @@ from autotts import main
 from env.errors import UserError
 from env.serve import relay
 from env.serve.app import Limits, serve
+from env.serve.request import Offer, read
 
 KEY = "a key that nobody may see"
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
@@ -84,6 +85,7 @@ def test_errors_are_worded_as_openai_words_them(url) -> None:
         "what is no JSON": post(chat, b"{"),
         "a form": post(chat, body, **{"Content-Type": "application/x-www-form-urlencoded"}),
         "too much": post(chat, b" " * 10_001),
+        "what is not compressed": post(chat, body, **{"Content-Encoding": "gzip"}),
         "another path": post(f"{url}/embeddings", body),
         "another method": post(f"{url}/models", body),
         "another model": post(chat, body.replace(MODEL.encode(), b"other")),
@@ -92,6 +94,7 @@ def test_errors_are_worded_as_openai_words_them(url) -> None:
         "what is no JSON": 400,
         "a form": 415,
         "too much": 413,
+        "what is not compressed": 400,
         "another path": 404,
         "another method": 405,
         "another model": 404,
@@ -127,6 +130,39 @@ def test_what_is_not_voted_on_is_passed_on_as_it_is(upstream, url) -> None:
     events = list(ask(url, n=2, max_completion_tokens=9, stream=True))
     assert "".join(event.choices[0].delta.content for event in events) == "as is"
     assert upstream.chats[-1]["max_completion_tokens"] == 9 and "max_tokens" not in upstream.chats[-1]
+
+
+def test_a_reply_that_comes_whole_may_take_longer_than_a_stream_may_be_silent() -> None:
+    """A scripted server's time for a byte is 0.3 seconds."""
+    with running(ChatServer(delay=0.5)) as slow, serving(slow.url) as url:
+        assert ask(url, tools=TOOLS).id == "up" and len(slow.chats) == 1
+
+
+def test_a_whole_reply_that_does_not_come_in_time_is_not_asked_for_again() -> None:
+    with running(ChatServer(delay=1)) as slow, serving(slow.url, seconds_whole=0.2) as url:
+        with pytest.raises(openai.InternalServerError, match="the upstream server failed: SocketTimeout"):
+            ask(url, tools=TOOLS)
+        assert len(slow.chats) == 1
+
+
+@pytest.mark.parametrize(("context", "sent"), [(399, None), (400, None), (401, 400)])
+def test_the_most_tokens_are_sent_along_only_where_the_context_holds_more(upstream, context, sent) -> None:
+    async def run() -> None:
+        offer = Offer(MODEL, 0.5, 400, 1)
+        passing = relay.Relay([relay.Place(upstream.url, MODEL, context)], "none", offer, 5, 5)
+        body = {"model": MODEL, "messages": HELLO, "tools": TOOLS}
+        await passing.whole(read(json.dumps(body).encode(), offer))
+        await passing.close()
+
+    asyncio.run(run())
+    assert upstream.chats[-1].get("max_tokens") == sent
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_upstream_server_refuses_of_a_vote_is_the_clients_to_mend(url, stream) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(url, temperature=13, stream=stream)
+    assert caught.value.body["message"] == "13 is refused"
 
 
 @pytest.mark.parametrize("stream", [False, True])

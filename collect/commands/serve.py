@@ -100,7 +100,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
 
 
 def _server(args: argparse.Namespace, asked: asking.Asked, model: "LiveModel", player: "Player") -> "Server":
-    from collect.endpoint import key
+    from collect.endpoint import SECONDS, key
     from collect.live.chat import LiveChats
     from env.serve.app import Limits, Server
     from env.serve.chats import Chats
@@ -112,7 +112,7 @@ def _server(args: argparse.Namespace, asked: asking.Asked, model: "LiveModel", p
     return Server(
         offer,
         Chats(LiveChats(model), player, asked.task, args.max_branches),
-        Relay(places, key(), offer, args.server_timeout),
+        Relay(places, key(), offer, args.server_timeout, max(args.server_timeout, SECONDS)),
         Limits(args.max_requests, args.max_body),
         os.environ.get(KEY) or None,
     )

@@ -46,16 +46,21 @@ class Relay:
         key: for them.
         offer: what clients may ask for.
         seconds: without a byte until a request counts as lost.
+        seconds_whole: the same where the reply comes whole, after its last token.
     """
 
     places: Sequence[Place]
     key: str
     offer: Offer
     seconds: float
+    seconds_whole: float
     _client: aiohttp.ClientSession | None = field(default=None, init=False)
 
     async def whole(self, chat: Chat) -> dict[str, Any]:
-        """The reply to a chat that does not stream. Raises ApiError, the upstream's own among others."""
+        """The reply to a chat that does not stream. Raises ApiError, the upstream's own among others.
+
+        One that is not there in time is not asked for again: it would take as long again.
+        """
         attempt = 0
         while True:
             try:
@@ -101,18 +106,26 @@ class Relay:
         """One attempt. Raises _Again, or ApiError where it is no use to ask again."""
         place = min(self.places, key=lambda each: each.open)
         body = {name: value for name, value in chat.body.items() if name != "beta"} | {"model": place.model}
-        if not any(body.get(name) for name in LENGTHS):
-            # A server may refuse a reply that its context could never hold, and shortens others.
-            body["max_tokens"] = min(self.offer.max_tokens, place.context)
+        if not any(body.get(name) for name in LENGTHS) and self.offer.max_tokens < place.context:
+            # Else the server's own limit, the rest of its context, is the lower one; and before vLLM 0.32 it
+            # refuses what prompt and reply together could not hold.
+            body["max_tokens"] = self.offer.max_tokens
+        timeout = aiohttp.ClientTimeout(
+            total=None,
+            sock_connect=CONNECT_SECONDS,
+            sock_read=self.seconds if chat.stream else self.seconds_whole,
+        )
         place.open += 1
         try:
-            async with self._session().post(place.url, json=body) as response:
+            async with self._session().post(place.url, json=body, timeout=timeout) as response:
                 if response.status != 200:
                     raise _refusal(response.status, await response.read())
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             what = f"{type(error).__name__}: {error}".replace(self.key, "[key]")[:300]
-            raise _Again(ApiError(502, f"the upstream server failed: {what}", "upstream_failed")) from None
+            failed = ApiError(502, f"the upstream server failed: {what}", "upstream_failed")
+            is_late = isinstance(error, aiohttp.SocketTimeoutError) and not chat.stream
+            raise failed if is_late else _Again(failed) from None
         finally:
             place.open -= 1
 
@@ -120,9 +133,6 @@ class Relay:
         if self._client is None:
             self._client = aiohttp.ClientSession(
                 headers={"Authorization": f"Bearer {self.key}"},
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_SECONDS, sock_read=self.seconds
-                ),
                 connector=aiohttp.TCPConnector(limit=0),
                 read_bufsize=2**20,
             )
