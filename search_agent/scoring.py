@@ -30,7 +30,8 @@ def score(
         schedules: (controller, beta) -> its settings, see `env.evaluate.Episodes`.
 
     Returns:
-        `hypervolume` (accuracy x nats, averaged over stores) and `hypervolume_ci`; `points`, one a beta,
+        `hypervolume` (accuracy x nats, averaged over stores), `hypervolume_ci` and `hypervolume_by_store`, in
+        the order of `references`; `points`, one a beta,
         averaged over stores: beta, accuracy, accuracy_ci, tokens, tokens_ci, sequential_tokens, settings
         (None where the program never told); `monotone`: whether in no store a larger beta costs less;
         `seeds`: how many; `errors` (episodes) and `error` (the first one's text).
@@ -64,6 +65,7 @@ def score(
     return {
         "hypervolume": area.estimate.value,
         "hypervolume_ci": _interval(area.estimate),
+        "hypervolume_by_store": [area.by_store[store] for store in references if store in area.by_store],
         "points": rows,
         "monotone": monotone(frame),
         "seeds": frame["seed"].n_unique(),

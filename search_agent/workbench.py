@@ -20,6 +20,8 @@ from search_agent.scoring import score
 if TYPE_CHECKING:
     import polars as pl
 
+    from env.store import Store
+
 # What a search can do without, to see what it is good for: `--ablate`.
 ABLATIONS = {
     "traces": "proposers see no action logs",
@@ -49,6 +51,7 @@ class Workbench:
         api: the controller API, as text for a prompt.
         examples: shipped controllers, name to source.
         stores: alias to model name.
+        about_stores: alias to model name, how long a segment is and what a probe costs.
         problems: aliases of the feedback problems.
         seeds: those that results and traces are about.
         betas: the grid that every program is evaluated on.
@@ -85,6 +88,9 @@ class Workbench:
         self.api = CONTROLLER_API + (ONE_BETA if "beta" in ablated else "")
         self.examples = dict(examples)
         self.stores = {alias: store.model for alias, store in self._stores.items()}
+        self.about_stores = {
+            alias: _about(store, arena.probe_tokens) for alias, store in self._stores.items()
+        }
         self.problems = list(self._problems)
         self.seeds = arena.feedback_seeds
         self.betas = tuple(arena.betas)
@@ -227,3 +233,9 @@ def _public(record: Mapping[str, Any]) -> dict[str, Any]:
         public |= {"status": "evaluated", "error": ""}
     # The record's own verdict on monotonicity is about the selection problems too.
     return public | {"monotone": not record["feedback"] or record["feedback"]["monotone"]}
+
+
+def _about(store: Store, probe_tokens: int) -> str:
+    rule, length = store.meta.get("segment_rule"), store.segment_tokens
+    segments = f"a segment is {length} tokens" if length else f"segments: {rule or 'of no fixed length'}"
+    return f"{store.model}, {segments}, a probe costs {probe_tokens} tokens where it is not known"

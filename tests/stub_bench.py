@@ -60,7 +60,7 @@ class StubBench:
 
     def __init__(self, spent=None, past=True):
         self.rng = random.Random(0)
-        self.stores = {"s1": "Qwen3-0.6B"}
+        self.stores = self.about_stores = {"s1": "Qwen3-0.6B"}
         self.problems = list(PROBLEMS)
         self.examples = {"self_consistency": PROGRAM.replace("One branch", "Self-consistency")}
         self.calls = []

@@ -85,7 +85,7 @@ def test_agent_reads_tries_and_submits():
         and "p01, p02" in prompt
         and "round 2 (r2): failed: refused" in prompt
         and answers[6] in prompt
-        and "suggests to build on round 1." in prompt
+        and "so that not all go one way: build on round 1." in prompt
     )
 
 

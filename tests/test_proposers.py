@@ -7,9 +7,11 @@ from stub_bench import HYPOTHESIS, PROGRAM, StubBench, arguments
 from env.errors import UserError
 from search_agent import proposers
 from search_agent.proposers import timeline
+from search_agent.proposers.briefing import standings
 from search_agent.proposers.prices import Price, price_of
 from search_agent.proposers.text import clean, cut, hide, program_in, said_in
 from search_agent.proposers.tools import Toolbox
+from search_agent.proposers.workspace import furnish
 
 KEY = "sk-secret-0123456789"
 SUBMIT = completion(calls=[("submit", {"source": PROGRAM, "summary": "Better."})])
@@ -120,6 +122,17 @@ def test_tool_answers_are_bounded():
         answer = box.use(name, json.dumps(given))
         assert 1000 < len(answer) < 25_000 and "\x1b" not in answer
         assert ("lines left out]" if name == "read_trace" else "[cut: ") in answer
+
+
+def test_a_dropped_round_teaches_as_well(tmp_path):
+    bench = StubBench()
+    (one, _) = bench.history()
+    figures = one["feedback"] | {"hypervolume_by_store": [0.25, 0.5]}
+    bench.history = lambda: [one | {"status": "dropped", "error": "not among the best", "feedback": figures}]
+    told = standings(bench)
+    assert "dropped: not among the best; hypervolume" in told and "(0.250, 0.500)" in told
+    furnish(tmp_path, bench)
+    assert (tmp_path / "history" / "0001" / "results.csv").exists()
 
 
 def test_a_trace_is_told_in_short_lines():

@@ -28,6 +28,7 @@ RESULT_COLUMNS = (
     "errors",
     "error",
 )
+DRAWN = "The archive keeps the best at each cost, and draws among them so that not all go one way: build"
 MAX_STANDINGS = 12_000  # characters
 MAX_RESULTS = 10_000
 
@@ -41,11 +42,11 @@ def hypervolume(record: Record) -> float:
 def standings(bench: Workbench, limit: int = MAX_STANDINGS) -> str:
     """What has been tried, best first: baselines and rounds with their frontiers on the feedback problems."""
     records = sorted([*bench.baselines(), *bench.history()], key=hypervolume, reverse=True)
-    stores = ", ".join(f"{alias} = {model}" for alias, model in bench.stores.items())
+    stores = "; ".join(f"{alias} = {about}" for alias, about in bench.about_stores.items())
     head = (
         f"Round {bench.round}. Stores: {stores}. Feedback problems: {', '.join(bench.problems)}.\n"
         "Tried so far, best hypervolume on the feedback problems first "
-        "(beta: accuracy @ tokens / sequential tokens):"
+        "(that of each store; beta: accuracy @ tokens / sequential tokens):"
     )
     return cut("\n".join([head, *map(_standing, records)]), limit, "the rest did worse") + _origin(bench)
 
@@ -55,29 +56,34 @@ def _origin(bench: Workbench) -> str:
     match bench.parents:
         case [first, second]:
             crossed = f", or cross its mechanism with that of round {second}, which has another ancestor"
-            return f"\n\nThe archive suggests to build on round {first}{crossed}."
+            return f"\n\n{DRAWN} on round {first}{crossed}."
         case [first]:
-            return f"\n\nThe archive suggests to build on round {first}."
+            return f"\n\n{DRAWN} on round {first}."
     return ""
 
 
 def _standing(record: Record) -> str:
     number = record.get("round")
     who = f"round {number} ({record.get('name', '')})" if number else f"shipped {record.get('name', '')}"
-    if record.get("status", "evaluated") != "evaluated":
-        return f"- {who}: {record.get('status')}: {clean(str(record.get('error', '')), 300)}"
-    feedback = record.get("feedback") or {}
+    status = record.get("status", "evaluated")
+    ended = "" if status == "evaluated" else f" {status}: {clean(str(record.get('error', '')), 300)}"
+    feedback = record.get("feedback")
+    if not feedback:
+        return f"- {who}:{ended}"
     points = "; ".join(
         f"{at['beta']:g}: {at['accuracy']:.3f} @ {at['tokens']:.0f} / {at['sequential_tokens']:.0f}"
         for at in feedback.get("points", [])
     )
+    areas = ", ".join(f"{area:.3f}" for area in feedback.get("hypervolume_by_store", []))
+    by_store = f" ({areas})" if areas else ""
     parent = f", from round {record['parent']}" if record.get("parent") else ""
     falling = "" if record.get("monotone", True) else " COST FALLS AS BETA RISES."
     errors = (
         f" {n} episodes failed: {clean(feedback['error'], 200)}." if (n := feedback.get("errors")) else ""
     )
     said = f" {clean(str(record['summary']), 300)}" if record.get("summary") else ""
-    return f"- {who}{parent}: hypervolume {hypervolume(record):.4f}; {points}.{falling}{errors}{said}"
+    area = f"hypervolume {hypervolume(record):.4f}{by_store}"
+    return f"- {who}{parent}:{ended and ended + ';'} {area}; {points}.{falling}{errors}{said}"
 
 
 def results_text(rows: Sequence[Record]) -> str:

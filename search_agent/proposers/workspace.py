@@ -94,7 +94,7 @@ def _lay_out_round(folder: Path, bench: Workbench, record: dict[str, object], tr
         (folder / "controller.py").write_text(bench.read_controller(number), encoding="utf-8")
     except LookupError:
         return
-    if record.get("status") != "evaluated":
+    if not record.get("feedback"):
         return
     rows = bench.results(number)
     (folder / "results.csv").write_text(table(rows, RESULT_COLUMNS) + "\n", encoding="utf-8")
