@@ -1,5 +1,5 @@
 """The controller API as a text, for whoever writes controllers: a model or a coding agent."""
 
-from pathlib import Path
+from importlib.resources import files
 
-CONTROLLER_API = (Path(__file__).parent / "controller_api.md").read_text(encoding="utf-8")
+CONTROLLER_API = (files("controllers") / "api.md").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """The --help texts in README.md are the program's own; AUTOTTS_UPDATE_README=1 rewrites them."""
 
+import json
 import os
 import re
 
@@ -42,3 +43,16 @@ def test_every_command_shown_exists() -> None:
 def test_every_file_linked_exists() -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README.read_text(encoding="utf-8"))
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_controller_shown_plays_and_the_api_is_told(tmp_path, capsys) -> None:
+    readme = README.read_text(encoding="utf-8")
+    (source,) = (code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def solve" in code)
+    (tmp_path / "mine.py").write_text(source)
+    store = str(ROOT / "data" / "stores" / "tiny-search")
+    command = ["evaluate", store, "--controller", str(tmp_path / "mine.py"), "--beta", "1", "--seeds", "1"]
+    assert autotts.main([*command, "--isolation", "none", "--json", str(tmp_path / "rows.json")]) == 0
+    (row,) = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert row["errors"] == 0
+    assert autotts.main(["controllers", "--api"]) == 0
+    assert "await ep.branch(n, probe=True, arm=0)" in capsys.readouterr().out

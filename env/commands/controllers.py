@@ -1,6 +1,7 @@
 """List the shipped controllers: name, what it does and where it is from, file. With names, print their code.
 
 A copy to start from:  autotts controllers self_consistency > mine.py
+All that one can do:   autotts controllers --api
 """
 
 import argparse
@@ -14,17 +15,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "controller", nargs="*", metavar="CONTROLLER", help="print this controller's code (a name or a path)"
     )
+    parser.add_argument("--api", action="store_true", help="print what a controller can do, see and import")
 
 
 def run(args: argparse.Namespace, rooms: Rooms) -> int:
-    """Print the list, or the code of the controllers named.
+    """Print the list, the code of the controllers named, or the reference of their API.
 
     Raises:
         UserError: there is no such controller.
     """
     for name in args.controller:
         print(rooms.program(name).source, end="")
-    if not args.controller:
+    if args.api:
+        print((rooms.shelf / "api.md").read_text(encoding="utf-8"), end="")
+    elif not args.controller:
         for name, path in rooms.controllers().items():
             docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             summary = " ".join(docstring.split("\n\n")[0].split())
