@@ -218,6 +218,7 @@ def test_a_store_says_how_it_was_collected(store, tmp_path, capsys):
     command = ["export", "--beta", "0.25", "--store", str(store), "--out", str(out), "--controller"]
     assert main([*command, "best_of_n", "--temperature", "0", "--segment-tokens", "50", "--system", ""]) == 0
     told = capsys.readouterr().out
+    assert "does not say" not in told
     assert f"{out}: best_of_n at beta 0.25" in told and "--prm-url URL --prm-model MODEL" in told
     py_compile.compile(str(out), doraise=True)
     text = out.read_text()
@@ -240,6 +241,33 @@ def test_a_store_says_how_it_was_collected(store, tmp_path, capsys):
         "no exported file; give another --out" in capsys.readouterr().err
         and out.read_text() == "print('mine')"
     )
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A store that does not say how its branches were asked for."""
+    path = tmp_path_factory.mktemp("imported") / "s"
+    with StoreWriter(path, model="m", dataset="d", task="exact") as writer:
+        writer.add_problem("q", "1", Nodes([-1] * 6, [5] * 6, ["1"] * 6, [True] * 6, end=[1] * 6))
+    return path
+
+
+def test_what_a_store_does_not_say_has_its_default_and_is_named(imported, tmp_path, capsys):
+    out = tmp_path / "ask.py"
+    command = ["export", "--controller", "adaptive_consistency", "--beta", "0.5", "--store", str(imported)]
+    assert main([*command, "--out", str(out), "--top-k", "20", "--segment-steps", "2"]) == 0
+    said = f"{imported} does not say these, so they have their defaults unless you give them: "
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(said))
+    assert line.removeprefix(said).split(", ") == [
+        *("--prompt", "--system", "--temperature", "--top-p", "--min-p", "--max-tokens", "--probe-text"),
+        *("--chat-template-arg", "--think-tags"),
+    ]
+    text = " ".join(out.read_text().split())
+    assert "the collection d of m, which does not say --prompt, --system, " in text
+    assert "temperature=1.0, top_p=1.0, top_k=20," in text and "segment_steps=2," in text
+    assert recorded(Store.open(imported)) == Settings(max_branches=3)
+    assert main([*command, "--out", str(out)]) == 0
+    assert "--max-tokens, --segment-tokens, --probe-text" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

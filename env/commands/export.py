@@ -93,10 +93,12 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     program = rooms.program(args.controller)
     check(program.source)
     store = Store.open(args.store) if args.store else None
-    settings = _settings(args, store, program.source)
+    settings, defaults = _settings(args, store, program.source)
     if "{question}" not in settings.prompt:
         raise UserError(f"the prompt {settings.prompt!r} has no {{question}}, where the question would go")
-    origin = f"The settings are those of the collection {store.dataset} of {store.model}." if store else ""
+    origin = f"The settings are those of the collection {store.dataset} of {store.model}" if store else ""
+    if origin:
+        origin += f", which does not say {', '.join(defaults)}: those are defaults." if defaults else "."
     voting = (rooms.shelf / "voting.py").read_text(encoding="utf-8")
     text = assemble(program, args.beta, settings, voting, origin)
     ready(args.out)
@@ -105,14 +107,19 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     write(args.out, text.encode())
     prm = " --prm-url URL --prm-model MODEL" if "prm" in needs(program.source) else ""
     print(f"{args.out}: {program.name} at beta {args.beta:g}")
+    if defaults:
+        print(
+            f"{args.store} does not say these, so they have their defaults unless you give them: {', '.join(defaults)}"
+        )
     print(f'python {args.out} --base-url http://localhost:8000/v1 --model MODEL{prm} "A question"')
     if not program.trusted:
         print(f"{program.name} is none of ours: it will run with all your rights, so read it first")
     return 0
 
 
-def _settings(args: argparse.Namespace, store: "Store | None", source: str) -> "Settings":
-    from env.export.recorded import recorded, with_prm
+def _settings(args: argparse.Namespace, store: "Store | None", source: str) -> "tuple[Settings, list[str]]":
+    """The settings, and the options for those of them that a store should say and does not."""
+    from env.export.recorded import recorded, said, with_prm
     from env.export.settings import Settings
     from env.program import needs
 
@@ -120,15 +127,28 @@ def _settings(args: argparse.Namespace, store: "Store | None", source: str) -> "
     own: dict[str, Any] = {name: getattr(args, name) for name in OWN}
     own["chat_template_args"] = dict(args.chat_template_arg) if args.chat_template_arg else None
     own["think_tags"] = tuple(args.think_tags) if args.think_tags else None
+    given = {name: value for name, value in own.items() if value is not None}
+    defaults = [] if store is None else _unsaid(list(own), {*said(store), *given})
     if args.segment_tokens:
         if args.segment_steps:
             raise UserError("give --segment-tokens or --segment-steps, not both")
         settings = replace(settings, segment_steps=None)
-    settings = replace(settings, **{name: value for name, value in own.items() if value is not None})
+    settings = replace(settings, **given)
     if "prm" not in needs(source):
-        return settings
+        return settings, defaults
     recipe = store.meta["provenance"].get("prm") if store is not None else None
     model = args.prm or (recipe or {}).get("model")
     if model is None:
         raise UserError("this controller scores steps: name its reward model with --prm")
-    return with_prm(settings, model, args.prm_kind, recipe if recipe and recipe["model"] == model else None)
+    recipe = recipe if recipe and recipe["model"] == model else None
+    return with_prm(settings, model, args.prm_kind, recipe), defaults
+
+
+def _unsaid(names: list[str], known: set[str]) -> list[str]:
+    """The options for what is not known."""
+    if "segment_steps" in known:
+        known |= {"segment_tokens"}
+    # One of the two is enough, and how many branches there are is counted.
+    known |= {"segment_steps", "max_branches"}
+    unsaid = [name.replace("_args", "_arg").replace("_", "-") for name in names if name not in known]
+    return [f"--{name}" for name in unsaid]

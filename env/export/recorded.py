@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,24 @@ SAMPLING = (
 
 
 def recorded(store: Store) -> Settings:
-    """How a store's branches were asked for, drawn, cut and probed, as far as the store says.
+    """How a store's branches were asked for, drawn, cut and probed, by default where it does not say.
 
     A program may open as many branches as in a replay of every problem. Of several arms the first counts.
     """
+    return Settings(**said(store), max_branches=Index.build(store.forest()).branches_for_all())
+
+
+def said(store: Store) -> dict[str, Any]:
+    """The settings that a store says itself, by their names in `Settings`; an imported one says few."""
     meta = store.meta
     recipe: Mapping[str, Any] = meta["provenance"].get("recipe") or {}
     arm: Mapping[str, Any] = next(iter(meta["arms"]), {})
-    prompt = arm.get("prompt")
-    found: dict[str, Any] = {name: meta["sampling"].get(name) for name in SAMPLING}
-    found["stop_token_ids"] = tuple(arm.get("stop_token_ids") or ())
-    found["segment_tokens"] = meta["segment_tokens"]
-    found["max_branches"] = Index.build(store.forest()).branches_for_all()
+    prompt, sampling = arm.get("prompt"), meta["sampling"] or {}
+    found: dict[str, Any] = {name: sampling[name] for name in SAMPLING if sampling.get(name) is not None}
+    if ends := arm.get("stop_token_ids"):
+        found["stop_token_ids"] = tuple(ends)
+    if meta["segment_tokens"] is not None:
+        found["segment_tokens"] = meta["segment_tokens"]
     if isinstance(prompt, Mapping) and "text" in prompt:
         found |= {"prompt": prompt["text"], "system": prompt["system"], "think_tags": tuple(prompt["tags"])}
         found["chat_template_args"] = dict(prompt["arguments"])
@@ -46,8 +52,7 @@ def recorded(store: Store) -> Settings:
         found |= {"probe_text": probing["opening"], "probe_tokens": probing["max_tokens"]}
     if drawing := recipe.get("drawing"):
         found |= {"confidence_top": drawing["top_logprobs"], "confidence_window": drawing["window"]}
-    known = {field.name for field in fields(Settings)}
-    return Settings(**{name: value for name, value in found.items() if value is not None and name in known})
+    return found
 
 
 def with_prm(
