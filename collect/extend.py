@@ -253,7 +253,11 @@ class Extension(Collection):
 
 
 def plan_to_extend(
-    existing: Existing, branches: int | None, model: str | None, engine_arguments: Mapping[str, Any]
+    existing: Existing,
+    branches: int | None,
+    model: str | None,
+    engine_arguments: Mapping[str, Any],
+    instead: str = "extend collected stores only",
 ) -> Plan:
     """How a store was collected, as a plan for more of it.
 
@@ -262,6 +266,7 @@ def plan_to_extend(
         branches: that a problem is to have at the root; None = as many as it has.
         model: where its model is now; None = where it was.
         engine_arguments: for vLLM, over the recorded ones.
+        instead: what to do about a store that does not say how it was collected.
 
     Raises:
         UserError: it was not collected by this program, or has more branches; or an engine argument would
@@ -270,12 +275,12 @@ def plan_to_extend(
     provenance: Mapping[str, Any] = existing.store.meta.get("provenance", {})
     if provenance.get("format") != "collect" or "recipe" not in provenance:
         raise UserError(
-            f"{existing.store.path} was not made by `autotts collect`, so how its branches were sampled is "
-            "not known; extend collected stores only"
+            f"{existing.store.path} was not made by `autotts collect`, so it does not say how its branches "
+            f"were asked for; {instead}"
         )
     recipe = provenance["recipe"]
     if "shard" in recipe:
-        raise UserError(f"{existing.store.path} is a shard: extend what `autotts merge` makes of all shards")
+        raise UserError(f"{existing.store.path} is a shard: take what `autotts merge` makes of all shards")
     plan = plan_of_recipe(recipe)
     have = plan.shape.branches
     if branches is not None and branches < have:

@@ -1,5 +1,7 @@
 """Certificates of a made-up model: they hold, fail and stay undecided where they should, and say why."""
 
+import asyncio
+import hashlib
 import json
 from dataclasses import replace
 
@@ -159,9 +161,6 @@ for number, line in enumerate(sys.stdin):
 
 
 def test_an_exported_file_is_run_as_it_is(tmp_path):
-    import asyncio
-    import hashlib
-
     program, path = shipped("self_consistency"), tmp_path / "ask.py"
     path.write_text(ASK.replace("SHA", hashlib.sha256(program.source.encode()).hexdigest()))
     subject = Exported(path, program, 0.5, "http://127.0.0.1:9", "m", load_task("exact"), 5)
@@ -196,8 +195,7 @@ def test_an_exported_file_is_run_as_it_is(tmp_path):
 
 
 def test_the_command_says_what_it_takes(capsys, tmp_path):
-    store = str(ROOT / "data" / "stores" / "tiny-search")
-    command = ["certify", "--controller", "adaptive_consistency", "--beta", "0.25", "--store", store]
+    command = ["certify", "--controller", "adaptive_consistency", "--beta", "0.25", "--store", str(TINY)]
     command += ["--limit", "6", "--baseline", "self_consistency", "--episodes", "2"]
     assert main([*command, "--dry-run"]) == 0
     out = capsys.readouterr().out
@@ -210,11 +208,44 @@ def test_the_command_says_what_it_takes(capsys, tmp_path):
     assert main([*command, "--dry-run", "--baseline", "adaptive_consistency", "nobody"]) == 2
 
 
-def test_an_exported_file_of_code_that_nobody_vouches_for_is_not_run(store, tmp_path, capsys):
-    mine = tmp_path / "mine.py"
+TINY = ROOT / "data" / "stores" / "tiny-search"
+
+
+@pytest.fixture(
+    params=[["--dry-run"], ["--server", "http://127.0.0.1:9", "--out", "OUT"]], ids=["dry", "real"]
+)
+def refused(request, tmp_path, capsys):
+    """What the command says of mistakes, before it replays or asks anything."""
+
+    def refused(*options, store=TINY):
+        command = ["certify", "--beta", "0.5", "--store", str(store), *options, *request.param]
+        assert main([part.replace("OUT", str(tmp_path / "run")) for part in command]) == 2
+        said = capsys.readouterr()
+        assert not said.out and "replays" not in said.err and not (tmp_path / "run").exists()
+        return said.err
+
+    return refused
+
+
+def test_a_store_that_cannot_be_certified_has_no_price(store, refused):
+    told = refused("--controller", "self_consistency", store=store.path)
+    assert "was not made by `autotts collect`" in told
+    assert "certify against a store that `autotts collect` made" in told
+    assert "would be drawn once more" in refused("--controller", "self_consistency", "--seed", "0")
+
+
+def test_what_is_no_export_of_the_controller_has_no_price(tmp_path, refused):
+    command = ["--controller", "adaptive_consistency", "--exported"]
+    assert "nofile.py cannot be read: " in refused(*command, str(tmp_path / "nofile.py"))
+    ask = tmp_path / "ask.py"
+    for text in ("print('mine')", hashlib.sha256(shipped("self_consistency").source.encode()).hexdigest()):
+        ask.write_text(text)
+        assert f"{ask} is no export of adaptive_consistency as it is now" in refused(*command, str(ask))
+
+
+def test_an_exported_file_of_code_that_nobody_vouches_for_is_not_run(tmp_path, refused):
+    mine, ask = tmp_path / "mine.py", tmp_path / "ask.py"
     mine.write_text(written("mine", "return None").source)
-    command = ["certify", "--controller", str(mine), "--beta", "0.5", "--store", str(store.path)]
-    command += ["--exported", str(tmp_path / "ask.py"), "--server", "http://127.0.0.1:9"]
-    assert main([*command, "--out", str(tmp_path / "run")]) == 2
-    assert "read it, then add --i-trust-this-code" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    ask.write_text(hashlib.sha256(mine.read_bytes()).hexdigest())
+    said = refused("--controller", str(mine), "--exported", str(ask))
+    assert "read it, then add --i-trust-this-code" in said

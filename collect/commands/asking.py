@@ -141,7 +141,10 @@ def read(args: argparse.Namespace, add: Callable[[argparse.ArgumentParser], None
             if hasattr(args, name) and getattr(args, name) != parser.get_default(name):
                 raise UserError(f"--{name.replace('_', '-')} is the store's to say, so leave it out")
         found = Existing(args.store)
-        plan = plan_to_extend(found, None, args.model, dict(args.engine_arg))
+        # Where no set of problems is declared, it is "".
+        options = "--model, --prompt" if args.problems == "" else "--model, --problems, --prompt"
+        instead = f"leave out --store, and give {options}, --temperature and so on"
+        plan = plan_to_extend(found, None, args.model, dict(args.engine_arg), instead)
         plan = replace(plan, drawing=replace(plan.drawing, seed=args.seed))
         existing.take_prm(args, found)
     task = load_task(plan.task)

@@ -116,16 +116,14 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from env.certificate import design as designs
     from env.statistics import POWER
 
-    if not args.dry_run and not (args.out and args.server):
-        raise UserError("--out and --server are missing; or give --dry-run to see what it takes")
     found = Existing(args.store)
+    plan = _plan(args, found)
     names = dict.fromkeys([args.controller, *args.baseline])
     programs = [rooms.program(name) for name in names]
-    if args.exported and not (programs[0].trusted or args.i_trust_this_code):
-        raise UserError(
-            f"{args.exported} would run as its users run it, with your rights and your key, and who wrote "
-            f"{programs[0].name} is not known: read it, then add --i-trust-this-code"
-        )
+    if args.exported:
+        _check_exported(args, plan, programs[0])
+    if not args.dry_run and not (args.out and args.server):
+        raise UserError("--out and --server are missing; or give --dry-run to see what it takes")
     design = _design(args, found, programs)
     known = design.known()
     with progress_bar("replays") as progress:
@@ -140,7 +138,21 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     print("\n".join(designs.told(power, more, design)), flush=True)
     if args.dry_run:
         return 0
-    return _certify(args, found, design, replayed, designs.as_dict(power, cost))
+    return _certify(args, found, plan, design, replayed, designs.as_dict(power, cost))
+
+
+def _check_exported(args: argparse.Namespace, plan: "Plan", program: "Program") -> None:
+    """Raises UserError if --exported is not that of the program, or may not be run."""
+    from env.certificate.exported import check_exported
+
+    check_exported(args.exported, program)
+    if len(plan.arms) > 1:
+        raise UserError(f"{plan.dataset} is of several models, and an exported file asks one")
+    if not (program.trusted or args.i_trust_this_code):
+        raise UserError(
+            f"{args.exported} would run as its users run it, with your rights and your key, and who wrote "
+            f"{program.name} is not known: read it, then add --i-trust-this-code"
+        )
 
 
 def _design(args: argparse.Namespace, found: "Existing", programs: "list[Program]") -> "Design":
@@ -169,6 +181,7 @@ def _design(args: argparse.Namespace, found: "Existing", programs: "list[Program
 def _certify(
     args: argparse.Namespace,
     found: "Existing",
+    plan: "Plan",
     design: "Design",
     replayed: "dict[str, Replayed]",
     expected: dict[str, Any],
@@ -180,13 +193,8 @@ def _certify(
     from env.tasks import load_task
 
     asking.prepare(args)
-    plan = _plan(args, found)
+    plan = _located(args, plan)
     stored = found.store.meta["sampling"]
-    if stored["seed"] in range(args.seed, args.seed + 1 + args.episodes):
-        raise UserError(
-            f"{found.store.path} was sampled with the seed {stored['seed']}: with --seed {args.seed} its "
-            "branches would be drawn once more, not fresh ones; give another --seed"
-        )
     existing.take_prm(args, found)
     asked = asking.Asked(
         plan,
@@ -226,20 +234,16 @@ def _certify(
 
 
 def _plan(args: argparse.Namespace, found: "Existing") -> "Plan":
-    """How the store was collected, but for the options."""
-    from collect.endpoint import only_model, survey
-    from collect.engine import EngineError
+    """How the store was collected, but for the options. Raises UserError if it cannot be certified."""
     from collect.extend import plan_to_extend
 
-    model = args.model
-    recorded = sorted({arm["model"] for arm in found.store.meta["arms"]})
-    if model is None and len(recorded) == 1:
-        try:
-            survey(args.server, recorded)
-        except EngineError:
-            # Whether it is the same model, by whatever name, is what is to be found out.
-            model = only_model(args.server[0])
-    plan = plan_to_extend(found, None, model, {})
+    plan = plan_to_extend(found, None, args.model, {}, "certify against a store that `autotts collect` made")
+    seed = plan.drawing.seed
+    if seed in range(args.seed, args.seed + 1 + args.episodes):
+        raise UserError(
+            f"{found.store.path} was sampled with the seed {seed}: with --seed {args.seed} its "
+            "branches would be drawn once more, not fresh ones; give another --seed"
+        )
     own = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
     drawing = plan.drawing
     sampling = replace(drawing.sampling, **own)
@@ -247,6 +251,23 @@ def _plan(args: argparse.Namespace, found: "Existing") -> "Plan":
         drawing, sampling=sampling, max_tokens=args.max_tokens or drawing.max_tokens, seed=args.seed
     )
     return replace(plan, drawing=drawing)
+
+
+def _located(args: argparse.Namespace, plan: "Plan") -> "Plan":
+    """The plan with the model that the server has, if it is one model and goes by another name there."""
+    from collect.endpoint import only_model, survey
+    from collect.engine import EngineError
+
+    recorded = sorted({arm.model for arm in plan.arms})
+    if args.model is not None or len(recorded) > 1:
+        return plan
+    try:
+        survey(args.server, recorded)
+    except EngineError:
+        # Whether it is the same model, by whatever name, is what is to be found out.
+        model = only_model(args.server[0])
+        return replace(plan, arms=tuple(replace(arm, model=model) for arm in plan.arms))
+    return plan
 
 
 def _recipe(args: argparse.Namespace, design: "Design", plan: "Plan") -> dict[str, Any]:

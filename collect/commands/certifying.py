@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from collect.commands import asking
 from env.commands.terminal import progress_bar
-from env.errors import UserError
 
 if TYPE_CHECKING:
     from collect.commands.asking import Asked
@@ -131,8 +130,6 @@ class Certifying:
             return first.url, first.name
 
         args, asked = self.args, self.asked
-        if len(asked.plan.arms) > 1:
-            raise UserError(f"{asked.plan.dataset} is of several models, and an exported file asks one")
         prm = served(args.prm_server, args.prm) if "prm" in needs(program.source) else None
         url, name = served(args.server, asked.plan.arms[0].model)
         return Exported(args.exported, program, args.beta, url, name, asked.task, args.seed + 1, prm)

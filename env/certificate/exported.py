@@ -27,6 +27,18 @@ LONGEST = 300
 LONGEST_LINE = 64 << 20
 
 
+def check_exported(path: Path, program: Program) -> None:
+    """See that a file is the export of a program. Raises UserError if it is that of another, or of none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if hashlib.sha256(program.source.encode()).hexdigest() not in text:
+        raise UserError(
+            f"{path} is no export of {program.name} as it is now; make it anew with `autotts export`"
+        )
+
+
 @dataclass(frozen=True)
 class Exported:
     """An exported file at a server.
@@ -55,15 +67,7 @@ class Exported:
     prm: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.path} cannot be read: {error}") from None
-        if hashlib.sha256(self.program.source.encode()).hexdigest() not in text:
-            raise UserError(
-                f"{self.path} is no export of {self.program.name} as it is now; make it anew with "
-                "`autotts export`"
-            )
+        check_exported(self.path, self.program)
 
     async def keep_all(
         self,

@@ -108,9 +108,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     prm = " --prm-url URL --prm-model MODEL" if "prm" in needs(program.source) else ""
     print(f"{args.out}: {program.name} at beta {args.beta:g}")
     if defaults:
-        print(
-            f"{args.store} does not say these, so they have their defaults unless you give them: {', '.join(defaults)}"
-        )
+        unsaid = ", ".join(defaults)
+        print(f"{args.store} does not say these, so they have their defaults unless you give them: {unsaid}")
     print(f'python {args.out} --base-url http://localhost:8000/v1 --model MODEL{prm} "A question"')
     if not program.trusted:
         print(f"{program.name} is none of ours: it will run with all your rights, so read it first")
