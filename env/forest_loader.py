@@ -106,7 +106,7 @@ def load_forest(store: Store) -> Forest:
 class _Shard:
     """One shard of nodes; `bounds` are the rows at which its problems begin, and their end."""
 
-    def __init__(self, data: bytes, bounds: NDArray[np.int64]) -> None:
+    def __init__(self, data: pa.Buffer, bounds: NDArray[np.int64]) -> None:
         self.file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["answer_raw"], pre_buffer=False)
         self.bounds = bounds
         if self.file.metadata.num_rows != bounds[-1]:

@@ -139,14 +139,16 @@ class Store:
         """
         return pq.read_table(pa.BufferReader(self.read_bytes(name)), columns=columns)
 
-    def read_bytes(self, name: str) -> bytes:
+    def read_bytes(self, name: str) -> pa.Buffer:
         """One of the store's files, its checksum verified. Raises like `read`."""
         path, advice = f"{self.path}/{name}", "import or collect it again, or restore it from a copy"
         if name not in self.meta["files"]:
             raise StoreError(f"{path} is not listed in {META_FILE}; {advice}")
         try:
-            with self._filesystem.open_input_stream(f"{self._root}/{name}") as stream:
-                data: bytes = stream.read()
+            with self._filesystem.open_input_file(f"{self._root}/{name}") as file:
+                # In Arrow's memory: one of its threads may be the last to let go of this, and if it
+                # were Python's, a thread that does so while the interpreter ends would abort the process.
+                data = file.read_buffer()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing; {advice}") from None
         except OSError as error:

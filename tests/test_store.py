@@ -43,6 +43,14 @@ def expected_answers(made):
     return answers, raws
 
 
+def test_what_is_read_is_in_memory_of_arrows(tmp_path):
+    """Python's own would have to be let go of by threads that may outlive the interpreter."""
+    store = random_store(tmp_path / "s", random.Random(0), 1, 200, ALL)
+    name, before = store.shards("nodes")[0], pa.total_allocated_bytes()
+    data = store.read_bytes(name)
+    assert pa.total_allocated_bytes() - before >= len(data) > 0
+
+
 subsets = st.sets(st.sampled_from(sorted(ALL)))
 
 
