@@ -104,7 +104,7 @@ class Run:
             head = json.loads((path / "run.json").read_text(encoding="utf-8"))
             version = head["format"]
             run = cls(path, head)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"no search run in {path}: give the folder that `autotts search --out` wrote"
             ) from None

@@ -295,5 +295,9 @@ def test_the_command_prints_where_the_report_is(tmp_path, capsys, monkeypatch):
     assert shown == []
     assert autotts.main(["report", str(run.path), "--open"]) == 0
     assert shown == [(run.path / "report.html").as_uri()]
-    assert autotts.main(["report", str(tmp_path / "nowhere")]) == 2
+    page = run.path / "report.html"
+    for words in (["report", str(tmp_path / "nowhere")], ["report", str(page)]):
+        assert autotts.main(words) == 2
+        assert "no search run in" in capsys.readouterr().err
+    assert autotts.main(["search", "--resume", "--out", str(page)]) == 2
     assert "no search run in" in capsys.readouterr().err
