@@ -30,6 +30,23 @@ def ready(path: Path) -> None:
         raise UserError(f"{path.parent} cannot be written; give a path in another folder")
 
 
+def ready_for_json(path: Path, *keys: str) -> None:
+    """The same for a document with these keys, which may take the place of one like it, and of nothing else.
+
+    Raises:
+        UserError: as `ready`, or there is a file that is no such document.
+    """
+    ready(path)
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        document = None
+    if not (isinstance(document, dict) and document.keys() >= set(keys)):
+        raise UserError(f"{path} is there, and no figures of an earlier run; give another --json")
+
+
 def write(path: Path, data: bytes) -> None:
     """Make a file beside `path`, then put it in its place; on an error nothing is left.
 

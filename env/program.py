@@ -26,6 +26,8 @@ NEEDS = {"fork": "forks", "score": "prm", "confidence": "confidence", "arm": "ar
 # Actions that probe unless told otherwise, by the place of the argument that tells them.
 PROBING = {"branch": 1, "extend": 2, "fork": 2}
 INSPECTION = ("gi_", "cr_", "ag_", "f_", "tb_", "co_")
+# What parsing raises.
+NOT_PYTHON = (SyntaxError, ValueError, MemoryError, RecursionError)
 MAX_SOURCE = 64 * 1024
 MAX_ELEMENTS = 64
 MAX_DIGITS = 400
@@ -52,6 +54,13 @@ class Program:
     trusted: bool = False
     path: Path | None = None
 
+    def check(self) -> None:
+        """As `check` of its source. Raises ProgramError, with the name of its file."""
+        try:
+            check(self.source)
+        except ProgramError as error:
+            raise ProgramError(f"{self.path or self.name}: {error}") from None
+
     def load(self) -> dict[str, Any]:
         """The module's names, executed in this process: for trusted programs only."""
         # Here, because proposers get the rest of this file as a checker that stands alone.
@@ -73,7 +82,7 @@ def check(source: str) -> None:
         raise ProgramError(f"{len(source)} characters: a controller has at most {MAX_SOURCE}")
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+    except NOT_PYTHON as error:
         line = getattr(error, "lineno", None)
         where = f"line {line}: " if line else ""
         raise ProgramError(f"{where}not Python: {getattr(error, 'msg', None) or error}") from None
@@ -106,8 +115,14 @@ def _check_contract(tree: ast.Module) -> None:
 
 
 def needs(source: str) -> frozenset[str]:
-    """What a store must have for a program to play on it, beyond chains; of `Store.capabilities`."""
-    tree = list(ast.walk(ast.parse(source)))
+    """What a store must have for a program to play on it, beyond chains; of `Store.capabilities`.
+
+    What is not Python needs nothing: it is `check` that says so.
+    """
+    try:
+        tree = list(ast.walk(ast.parse(source)))
+    except NOT_PYTHON:
+        return frozenset()
     names = {node.attr for node in tree if isinstance(node, ast.Attribute)}
     # Who names an arm wants another than the first.
     names |= {"arm" for node in tree if isinstance(node, ast.keyword) and node.arg == "arm"}

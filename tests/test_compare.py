@@ -220,13 +220,23 @@ def test_recorded_episodes_are_compared_without_evaluating(recorded, tmp_path, c
 
 
 def test_failures_and_shortfalls_are_noted(tmp_path, capsys) -> None:
-    sweep("bad", error="boom", granted=90).write_parquet(tmp_path / "bad.parquet")
+    bad = sweep("bad", error="boom", granted=90)
+    bad = bad.with_columns(error=pl.when(pl.col("beta") == 0).then("error").otherwise(pl.lit("")))
+    bad.write_parquet(tmp_path / "bad.parquet")
     sweep("good").write_parquet(tmp_path / "good.parquet")
     assert autotts.main(["compare", str(tmp_path / "bad.parquet"), str(tmp_path / "good.parquet")]) == 0
     out = capsys.readouterr().out
     assert "note: 320 episodes of bad at beta 0 on stores/a failed and count as wrong: boom" in out
     assert "not replayable: 10.0% of its branches were missing" in out
     assert "good at" not in out
+
+
+def test_there_is_no_verdict_on_what_never_ran(tmp_path, capsys) -> None:
+    sweep("bad", error="boom").write_parquet(tmp_path / "bad.parquet")
+    sweep("good").write_parquet(tmp_path / "good.parquet")
+    assert autotts.main(["compare", str(tmp_path / "good.parquet"), str(tmp_path / "bad.parquet")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "every episode of bad failed, so there is nothing to compare: boom" in said.err
 
 
 def test_recordings_that_cannot_be_used_say_why(recorded, tmp_path) -> None:
@@ -278,6 +288,16 @@ def test_controllers_are_evaluated_alike_and_the_looks_recorded(evaluation, tmp_
     assert holdout.count(stores[0]) == holdout.Looks(2, 2)
     assert {entry["purpose"] for entry in holdout.lookups(stores[1])} == {"compare"}
     assert f"{stores[1]}: evaluated 2 times (2 different programs)" in capsys.readouterr().out
+
+
+def test_two_controllers_of_one_name_are_refused(evaluation, tmp_path, capsys) -> None:
+    files = [tmp_path / folder / "controller.py" for folder in "ab"]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_text(f"def schedule(beta): return {{}}\nasync def solve(ep): return {number}\n")
+    assert autotts.main(["compare", *map(str, files), "--store", str(tmp_path / "x")]) == 2
+    assert "two controllers of the same name" in capsys.readouterr().err
+    assert evaluation == []
 
 
 def test_a_misspelt_second_controller_is_refused_before_the_first_is_evaluated(evaluation, tmp_path) -> None:

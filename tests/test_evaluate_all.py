@@ -120,3 +120,19 @@ def test_interrupted_it_says_how_to_go_on_and_counts_the_look(store, tmp_path, m
 def test_what_does_not_go_together(store, capsys, arguments, says):
     assert autotts.main(["evaluate", store, *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_python_is_a_row_and_the_pictures_come_all_the_same(done, store, folder, capsys):
+    broken = folder / "broken.py"
+    broken.write_text("def schedule(beta):\n    return {\n")
+    out, rows = folder / "out", folder / "broken.json"
+    assert evaluated(store, "--controller", str(broken), "--out", str(out), "--json", str(rows)) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "broken at beta 0: 8 of 8 episodes failed: ProgramError: line 2: not Python" in told
+    assert "broken is not among them, since all of its episodes failed: ProgramError" in told
+    figures = json.loads(rows.read_text())
+    assert {row["controller"] for row in figures["rows"]} - {row["controller"] for row in done["rows"]} == {
+        "broken"
+    }
+    assert figures["lineup"] == done["lineup"]
+    assert "broken is not among them" in (out / "frontiers.html").read_text()

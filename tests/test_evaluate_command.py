@@ -22,6 +22,7 @@ async def solve(ep, limit, n):
     await ep.finish(ids)
     return ep.answer[ids[0]]
 """
+IDLE = "def schedule(beta): return {}\nasync def solve(ep): return None\n"
 KEYS = {
     "store", "model", "dataset", "controller", "beta", "settings", "problems", "seeds", "accuracy",
     "accuracy_ci", "tokens", "tokens_ci", "sequential_tokens", "shortfall", "errors", "isolation", "protocol",
@@ -76,6 +77,16 @@ def test_what_fails_is_a_row_and_json_stays_json(store, tmp_path, capsys):
     )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="untrusted code is run on Linux only")
+def test_figures_make_room_for_figures_and_where_all_failed_the_status_is_1(store, tmp_path, capsys):
+    (tmp_path / "idle.py").write_text(IDLE)
+    words = [store, "--controller", "idle.py", "--beta", "0", "--seeds", "1", "--json", "r.json"]
+    assert evaluated(*words) == 0
+    assert evaluated(*words, "--set", "foo=1") == 1
+    (row,) = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert row["errors"] == 4 and "no setting 'foo'" in row["error"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -84,11 +95,18 @@ def test_what_fails_is_a_row_and_json_stays_json(store, tmp_path, capsys):
         (["sums", "--controller", "mine.py"], "no controller file mine.py"),
         (["sums", "--controller", "self_consistency", "--json", "sums"], "sums is a folder"),
         (["sums", "--controller", "self_consistency", "--out", "file"], "no folder can be made at file"),
-        (["sums", "--controller", "self_consistency", "--set", "n={1, 2}"], "a setting cannot have a value"),
+        (["sums", "--controller", "idle.py", "--set", "n={1, 2}"], "a setting cannot have a value"),
+        (["sums", "--controller", "self_consistency", "--set", "foo=1"], "no such setting; it has max_bran"),
+        (
+            ["sums", "--controller", "self_consistency", "--set", "max_branches=a"],
+            "expects a number, such as",
+        ),
+        (["sums", "--controller", "self_consistency", "--json", "idle.py"], "no figures of an earlier run"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(store, tmp_path, capsys, arguments, says):
     (tmp_path / "file").touch()
+    (tmp_path / "idle.py").write_text(IDLE)
     before = sorted(tmp_path.rglob("*"))
     assert evaluated(*arguments) == 2
     told = capsys.readouterr()

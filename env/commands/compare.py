@@ -68,6 +68,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         UserError: a controller, a store or a recording cannot be used, or the two have nothing in common.
     """
     from env.comparison import compare
+    from env.failures import never_ran
     from env.holdout import count
     from env.program import Program
     from env.statistics import summarise
@@ -75,10 +76,15 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     if args.margin < 0:
         raise UserError(f"--margin is a loss of accuracy, 0 or more, not {args.margin}.")
     if args.json:
-        files.ready(args.json)
+        files.ready_for_json(args.json, "a", "b", "problems")
     # Both first, so that a misspelt B does not cost an evaluation of A.
     sides = [read_episodes(side) if _recorded(side) else rooms.program(side) for side in (args.a, args.b)]
+    programs = [side for side in sides if isinstance(side, Program)]
+    if len({program.name for program in programs}) < len({program.source for program in programs}):
+        raise UserError("two controllers of the same name: nobody could tell them apart; rename one file")
     frames = [_evaluated(side, args) if isinstance(side, Program) else side for side in sides]
+    for name, error in (pair for frame in frames for pair in never_ran(frame).items()):
+        raise UserError(f"every episode of {name} failed, so there is nothing to compare: {error}")
     comparison = compare(*frames, margin=args.margin, cost=args.cost)
     print(describe(comparison, args.at))
     for row in (row for frame in frames for row in summarise(frame)):

@@ -8,7 +8,8 @@ autotts evaluate --all
 With --all every controller that the stores have the means for is measured, and their frontiers are drawn side
 by side. What was measured before is not measured again: interrupted, the same command goes on.
 
-A controller that raises, hangs or cheats is a row with its error; the others' rows come all the same.
+A controller that raises, hangs or cheats is a row with its error; the others' rows come all the same. Where
+every row failed whole, the exit status is 1.
 """
 
 import argparse
@@ -18,7 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from env import files
-from env.commands.options import BETAS, add_costs, add_settings, betas, natural, positive, seed_count
+from env.commands.options import (
+    BETAS,
+    add_costs,
+    add_settings,
+    betas,
+    natural,
+    positive,
+    require_settings,
+    seed_count,
+)
 from env.commands.terminal import progress_bar
 from env.errors import UserError
 from env.rooms import Rooms
@@ -112,6 +122,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from env.archive import Archive
     from env.commands.lineup import side_by_side
     from env.commands.tables import rows_of, show
+    from env.failures import never_ran
     from env.misses import MISSES, find_misses
     from env.store import Store
 
@@ -129,10 +140,13 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     programs = [rooms.program(name) for name in dict.fromkeys(names)]
     if args.all:
         programs, left_out = playable(programs, stores)
+    require_settings(programs, args.beta, dict(args.set))
     # Before the work, not after it: a file that cannot be written must not cost an evaluation.
     table = args.out and args.out / "episodes.parquet"
     lacking = args.out and args.out / MISSES
-    for file in filter(None, (args.json, table, lacking)):
+    if args.json:
+        files.ready_for_json(args.json, "rows")
+    for file in filter(None, (table, lacking)):
         files.ready(file)
     archive = Archive(args.out / "units") if args.all else None
     try:
@@ -163,7 +177,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         files.write(lacking, files.as_parquet(misses))
     if args.json:
         files.write(args.json, files.as_json(figures))
-    return 0
+    return int(len(never_ran(episodes.frame)) == len(programs))
 
 
 def playable(programs: "Sequence[Program]", stores: "Sequence[Store]") -> "tuple[list[Program], list[str]]":
@@ -172,11 +186,7 @@ def playable(programs: "Sequence[Program]", stores: "Sequence[Store]") -> "tuple
 
     able, left_out = [], []
     for program in programs:
-        try:
-            needed = needs(program.source)
-        except SyntaxError:
-            # Its rows will say so.
-            needed = frozenset()
+        needed = needs(program.source)
         lacks = {store.path: sorted(needed - store.capabilities) for store in stores}
         reasons = [f"{path} has no {' and no '.join(names)}" for path, names in lacks.items() if names]
         if reasons:

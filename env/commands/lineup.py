@@ -29,17 +29,23 @@ def side_by_side(
     """
     from env.commands.tables import show_lineup
     from env.drawing.lineup import page
+    from env.failures import never_ran
     from env.frontier import reference
     from env.lineup import by_difficulty, lineup
     from env.program import needs
     from env.statistics import resolution
 
     references = {store.path: reference(store.forest(), args.protocol) for store in stores}
-    entries = lineup(episodes.frame, references)
-    levels = by_difficulty(episodes.frame, references)
+    failed = never_ran(episodes.frame)
+    frame = episodes.frame.filter(~episodes.frame["controller"].is_in(list(failed)))
+    entries = lineup(frame, references)
+    levels = by_difficulty(frame, references)
     verifiers = {program.name for program in programs if "prm" in needs(program.source)}
     show_lineup(entries, verifiers)
-    notes = [*_too_few(entries), *left_out]
+    broken = [
+        f"{name} is not among them, since all of its episodes failed: {why}" for name, why in failed.items()
+    ]
+    notes = [*_too_few(entries), *left_out, *broken]
     for sentence in notes:
         print(sentence)
     played = resolution(episodes.frame)

@@ -2,9 +2,12 @@
 
 import argparse
 import ast
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
-from env.program import GRID
+from env.errors import UserError
+from env.program import GRID, Program
 
 BETAS = ",".join(f"{beta:g}" for beta in GRID)
 # Proposers of a search see outcomes on seeds from here on, so no evaluation may use those.
@@ -79,6 +82,31 @@ def setting(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def require_settings(
+    programs: Sequence[Program], betas: Sequence[float], settings: Mapping[str, Any]
+) -> None:
+    """Before the work: see that the controllers have what `--set` overrides.
+
+    Only ours are asked: the others' schedules run where their episodes do, and fail there.
+
+    Raises:
+        UserError: one of them has no such setting, or has a number where none was given.
+    """
+    for program in programs if settings else ():
+        schedule = program.load()["schedule"] if program.trusted else None
+        for beta in betas if schedule else ():
+            known = schedule(beta)
+            for name, value in settings.items():
+                if name not in known:
+                    raise UserError(
+                        f"--set {name}: {program.name} has no such setting; it has {', '.join(known)}"
+                    )
+                if isinstance(known[name], Real) and not isinstance(value, Real):
+                    raise UserError(
+                        f"--set {name}={value}: {program.name} expects a number, such as {known[name]}"
+                    )
 
 
 def natural(text: str) -> int:
