@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=natural, default=asking.SEED, metavar="N", help="of the run; default: 1"
     )
     group = parser.add_argument_group("how the model is served")
-    where.add_servers(group, asking.PATIENCE)
+    where.add_servers(group, asking.PATIENCE, otherwise="required, but for --dry-run")
     group.add_argument(
         "--model",
         metavar="MODEL",
@@ -120,6 +120,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     plan = _plan(args, found)
     names = dict.fromkeys([args.controller, *args.baseline])
     programs = [rooms.program(name) for name in names]
+    for program in programs:
+        program.check()
     if args.exported:
         _check_exported(args, plan, programs[0])
     if not args.dry_run and not (args.out and args.server):

@@ -87,11 +87,11 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     """
     from env.export.assemble import MARK, assemble
     from env.files import ready, write
-    from env.program import check, needs
+    from env.program import needs
     from env.store import Store
 
     program = rooms.program(args.controller)
-    check(program.source)
+    program.check()
     store = Store.open(args.store) if args.store else None
     settings, defaults = _settings(args, store, program.source)
     if "{question}" not in settings.prompt:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from env.errors import UserError
 from env.export.settings import Settings
-from env.program import Program, check, needs
+from env.program import Program, needs
 from env.store_writer import generator_version
 
 HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ def assemble(program: Program, beta: float, settings: Settings, voting: str, ori
     Raises:
         UserError: the controller does not keep the contract, or needs what one model and one prompt are not.
     """
-    check(program.source)
+    program.check()
     tree = ast.parse(program.source)
     if "arms" in needs(program.source):
         raise UserError(

@@ -16,7 +16,7 @@ from env.live.children import Children
 from env.live.episode import LiveEpisode
 from env.live.model import ModelError, Usage
 from env.lockstep import describe, resolve, rounds
-from env.program import Program, check
+from env.program import Program
 from env.tasks import TaskError
 from env.unit import open_pool, wanted
 
@@ -77,7 +77,7 @@ class Player:
         i_trust_this_code: bool = False,
         tracing: bool = False,
     ) -> None:
-        check(program.source)
+        program.check()
         self.program, self.beta = program, float(beta)
         self.columns = wanted(program.source)
         self.settings: Mapping[str, Any] | None = None
