@@ -22,6 +22,7 @@ SECONDS_AT_START = 30.0
 # A reply comes whole, after its last token: long branches on a busy server take a while.
 SECONDS = 3600.0
 CONNECT_SECONDS = 10.0
+GO_ON = "what is finished is kept, so mend it and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def root(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
-def failure(url: str, error: Exception, retries: int = RETRIES) -> EngineError:
-    """What the openai package reports, in one sentence and without the key."""
+def failure(url: str, error: Exception, retries: int = RETRIES, next_step: str = GO_ON) -> EngineError:
+    """What the openai package reports and what to do next, in one sentence and without the key."""
     from openai import APIConnectionError, APIStatusError, APITimeoutError
 
     said = " ".join((getattr(error, "message", "") or str(error)).replace(key(), "[key]").split())[:300]
@@ -96,7 +97,7 @@ def failure(url: str, error: Exception, retries: int = RETRIES) -> EngineError:
         what = f"there is no connection to {where}, {retries + 1} times: {reason}; see whether it is up"
     else:
         what = f"{where} does not answer as vLLM does: {said or type(error).__name__}"
-    return EngineError(f"{what}; what is finished is kept, so mend it and run the same command again")
+    return EngineError(f"{what}; {next_step}")
 
 
 def _look(url: str, models: Collection[str]) -> dict[str, Served]:
@@ -149,7 +150,7 @@ def _ask(url: str) -> tuple[list[Any], str | None]:
         try:
             cards = list(client.models.list().data)
         except (OpenAIError, ValueError, LookupError, AttributeError, TypeError) as error:
-            raise failure(url, error, RETRIES_AT_START) from None
+            raise failure(url, error, RETRIES_AT_START, "mend it and start again") from None
         return cards, _version(client, url)
 
 

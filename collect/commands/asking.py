@@ -100,7 +100,11 @@ def add_arguments(
         parser.set_defaults(split="test", revision=None, limit=None, dataset=None, task="math")
     # Without a set of problems it is people who ask, and in their own words.
     add_model(parser.add_argument_group("model"), None if problems else QUESTION)
-    where.add_servers(parser.add_argument_group("where it runs"), PATIENCE, servers)
+    group = parser.add_argument_group("where it runs")
+    if problems:
+        where.add_servers(group, PATIENCE, servers)
+    else:
+        where.add_servers(group, PATIENCE, servers, "required")
     add_segments(parser.add_argument_group("segments"))
     add_sampling(parser.add_argument_group("sampling, all of it sent and recorded"), SEED)
     add_prm(parser.add_argument_group("process reward model"))
@@ -211,10 +215,7 @@ def open_model(
 
 def prepare(args: argparse.Namespace) -> None:
     """Call it before anything imports torch, which reads the number of threads once. Raises EngineError."""
-    if where.Where(args).needs_vllm():
-        from collect.local import prepare as prepare_vllm
-
-        prepare_vllm()
+    where.Where(args).check_vllm()
 
 
 def _mean_length(found: Any) -> int:

@@ -53,11 +53,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     Raises:
         UserError: a model, the problems or an option cannot be used, or something is in the way.
     """
-    from collect.local import prepare
-
     places = where.Where(args)
-    # Before anything imports torch, which reads the number of threads once.
-    on_cpu = places.needs_vllm() and prepare()
+    on_cpu = places.prepare()
     from collect.collection import Collection
     from collect.commands.progress import Display
     from collect.preflight import forecast
@@ -74,8 +71,9 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     for option in ("model", "problems"):
         if getattr(args, option) is None:
             raise UserError(f"--{option} is missing; see `autotts collect --help`")
-    plan = places.locate(plan_of(args))
+    plan = plan_of(args)
     problems = load_problems(plan.source, load_task(plan.task))
+    plan = places.locate(plan)
     scoring = scoring_of(args, on_cpu, places)
     collection = Collection(plan, problems, args.out, scoring, args.force, places.shard)
     if collection.complete:

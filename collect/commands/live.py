@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collect.commands import asking
+from collect.commands import asking, where
 from env.commands.options import add_controller, add_settings, beta, positive, seed_count
 from env.commands.terminal import progress_bar
 from env.errors import UserError
@@ -77,12 +77,14 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         UserError: the controller, the model, the problems or an option cannot be used.
     """
     program = rooms.program(args.controller)
-    asking.prepare(args)
+    here = where.Where(args)
+    here.prepare()
     from env.live.folder import CallLog, RunFolder
     from env.live.player import Player
 
     asked = _with_seed(args, asking.read(args, add_arguments))
     player = Player(program, args.beta, dict(args.set), i_trust_this_code=args.i_trust_this_code)
+    here.check_vllm()
     folder = RunFolder(args.out, _recipe(args, asked, player))
     rows = _finished(args, folder)
     if rows is None:

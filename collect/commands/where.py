@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,20 @@ if TYPE_CHECKING:
 _TOKENIZING = ("revision", "tokenizer", "tokenizer_revision", "trust_remote_code")
 
 
-def add_servers(group: Any, seconds: int = 3600, names: Sequence[str] = ("--server",)) -> None:
-    """Declare the options of servers; `seconds` is the default of their patience, `names` of the first."""
+def add_servers(
+    group: Any,
+    seconds: int = 3600,
+    names: Sequence[str] = ("--server",),
+    otherwise: str = "default: vLLM in this process",
+) -> None:
+    """Declare the options of servers.
+
+    Args:
+        group: where they are declared.
+        seconds: the default of their patience.
+        names: of the first option.
+        otherwise: what it says of being left out.
+    """
     group.add_argument(
         *names,
         dest="server",
@@ -31,7 +44,7 @@ def add_servers(group: Any, seconds: int = 3600, names: Sequence[str] = ("--serv
         metavar="URL,...",
         help="sample at running vLLM servers, such as http://node1:8000 (started with `vllm serve MODEL "
         "--generation-config vllm --enable-prompt-tokens-details`; a key is read from VLLM_API_KEY); may be "
-        "repeated; default: vLLM in this process",
+        f"repeated; {otherwise}",
     )
     group.add_argument(
         "--server-requests",
@@ -104,15 +117,28 @@ class Where:
                     "with it instead"
                 )
 
-    def needs_vllm(self) -> bool:
-        """Whether a model is loaded on this machine."""
+    def prepare(self) -> bool:
+        """Whether vLLM is needed here, and is the build for CPUs; where there is none, `locate` says so.
+
+        Call it before anything imports torch, which reads the number of threads once.
+        """
+        from collect.engine import EngineError
+
+        with suppress(EngineError):
+            return self.check_vllm()
+        return False
+
+    def check_vllm(self) -> bool:
+        """As `prepare`. Raises EngineError if a model is to be loaded on this machine, which has no vLLM."""
+        from collect.local import prepare
         from collect.prm.registry import JUDGE
 
         scores_here = self._args.prm and not self._args.prm_server and self._args.prm_kind != JUDGE
-        return bool(scores_here or not self._args.server)
+        return bool(scores_here or not self._args.server) and prepare()
 
     def locate(self, plan: "Plan") -> "Plan":
-        """Looks at the servers; the plan with the versions of what samples. Raises UserError."""
+        """Looks at the servers, or for vLLM; the plan with the versions of what samples. Raises UserError."""
+        self.check_vllm()
         if not self._args.server:
             return plan
         from collect.endpoint import survey
