@@ -11,6 +11,7 @@ import pytest
 
 import autotts
 from controllers.voting import top_two
+from env.errors import UserError
 from env.index import Index
 from env.nodes import Nodes
 from env.program import Program, ProgramError, check
@@ -64,6 +65,27 @@ def test_who_asks_for_too_much_is_left_out_and_named(stores) -> None:
     assert found.left_out == ((NAMES[0], 1.0),)
     assert found.lines()[-1] == f"Not replayable there, and so not among them: {NAMES[0]} at 1."
     assert {level.players for level in found.levels} == {((NAMES[0], 0.0),)}
+
+
+def test_who_never_ran_is_left_out_and_the_failures_of_the_others_are_told(stores) -> None:
+    """At beta 0 `half` fails always, else on some seeds: it would be chosen for costing nothing."""
+    whole = shipped(NAMES[0])
+    begin = "async def solve(ep, max_branches):\n"
+    assert begin in whole.source
+    half, none = (
+        Program(name, whole.source.replace(begin, f"{begin}    assert {what}\n"), trusted=True)
+        for name, what in (("half", "max_branches > 1 and ep.rng.random() > 0.5"), ("none", "False"))
+    )
+    found = learn(Experiment([whole, half, none], (0.0, 0.5), range(3), 3, 1), [stores[0]])
+    assert found.experiment.programs == [whole, half]
+    assert not {("half", 0.0), ("none", 0.0)} & {player for level in found.levels for player in level.players}
+    assert found.lines()[-1] == "Failed there, and so not among them: half at 0, none at 0, none at 0.5."
+    (some,) = (each for each in found.failed if not each.never_ran)
+    assert (some.controller, some.beta) == ("half", 0.5) and 0 < some.failed < some.episodes == 36 * 3
+    with pytest.raises(
+        UserError, match="left to choose from: none at beta 0: 108 of 108 episodes failed: Ass"
+    ):
+        learn(Experiment([none], (0.0, 0.5), range(3), 3, 1), [stores[0]])
 
 
 @pytest.fixture(scope="module")

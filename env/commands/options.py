@@ -94,9 +94,9 @@ def require_settings(
     Raises:
         UserError: one of them has no such setting, or has a number where none was given.
     """
-    for program in programs if settings else ():
-        schedule = program.load()["schedule"] if program.trusted else None
-        for beta in betas if schedule else ():
+    for program in (program for program in programs if program.trusted and settings):
+        schedule = program.load()["schedule"]
+        for beta in betas:
             known = schedule(beta)
             for name, value in settings.items():
                 if name not in known:

@@ -96,6 +96,8 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         files.write(args.out, source.encode())
         tried = held_out(policy, others, args.out.stem) if others else {}
     print("\n".join(policy.lines()))
+    for failed in policy.failed:
+        print(f"note: {failed}")
     if not policy.easier:
         print("too few problems to tell difficulties apart: at each budget the best single controller plays")
     if tried:

@@ -93,6 +93,11 @@ class Level:
     gain: Estimate | None = None
 
 
+def running(frame: pl.DataFrame) -> pl.DataFrame:
+    """The episodes of players of which any ran to its end; the others' cost nothing and say nothing."""
+    return frame.filter((pl.col("error") == "").any().over("controller", "beta"))
+
+
 def replayable(frame: pl.DataFrame) -> pl.DataFrame:
     """The episodes of players that got what they asked for; others' figures are of a narrower program."""
     asked, granted = (pl.col(name).sum().over("controller", "beta") for name in ("asked", "granted"))

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +10,7 @@ import polars as pl
 
 from env.errors import UserError
 from env.evaluate import evaluate
+from env.failures import Failures, failures
 from env.frontier import reference
 from env.program import Program
 from env.store import Store
@@ -78,6 +79,7 @@ class Policy:
         levels: who plays.
         single: the best controller on its own.
         left_out: players that asked for more than the stores have, so that nobody knows what they can do.
+        failed: players of which an episode failed; those that never ran are not among the players.
         passing: the pass rates that part the bins of an oracle, which hold as many problems.
         oracle: who would play if the pass rates were known, without scouts.
     """
@@ -90,6 +92,7 @@ class Policy:
     levels: Sequence[fitting.Level]
     single: str
     left_out: tuple[Player, ...]
+    failed: tuple[Failures, ...]
     passing: tuple[float, ...]
     oracle: Sequence[fitting.Level]
 
@@ -129,9 +132,11 @@ class Policy:
             for (low, high), share in zip(pairwise(bounds), self.shares, strict=True)
         ]
         lines = [f"Scouts that agree, by bin: {', '.join(bins)}.", *map(describe, self.levels)]
-        if self.left_out:
-            names = ", ".join(f"{name} at {beta:g}" for name, beta in self.left_out)
-            lines.append(f"Not replayable there, and so not among them: {names}.")
+        never_ran = [(each.controller, each.beta) for each in self.failed if each.never_ran]
+        for reason, players in (("Not replayable", self.left_out), ("Failed", never_ran)):
+            if players:
+                names = ", ".join(f"{name} at {beta:g}" for name, beta in players)
+                lines.append(f"{reason} there, and so not among them: {names}.")
         return lines
 
 
@@ -149,10 +154,21 @@ def learn(experiment: Experiment, stores: Sequence[Store]) -> Policy:
     """Fit a policy.
 
     Raises:
-        UserError: no controller gets all that it asks of the stores.
+        UserError: no controller runs, or gets all that it asks of the stores.
     """
     plain = experiment.play("controllers", stores, experiment.programs)
     scouted = experiment.play("going on", stores, [experiment.after_scouts(p) for p in experiment.programs])
+    failed = {(each.controller, each.beta): each for each in (*failures(scouted), *failures(plain))}
+    never_ran = {player for player, each in failed.items() if each.never_ran}
+    programs = [
+        program
+        for program in experiment.programs
+        if any((program.name, beta) not in never_ran for beta in experiment.betas)
+    ]
+    if not programs:
+        raise UserError(f"no controller is left to choose from: {next(iter(failed.values()))}")
+    experiment = replace(experiment, programs=programs)
+    plain, scouted = (fitting.running(frame) for frame in (plain, scouted))
     plain, scouted = fitting.replayable(plain), fitting.replayable(scouted)
     pair = ["controller", "beta"]
     everyone = [(program.name, beta) for program in experiment.programs for beta in experiment.betas]
@@ -180,7 +196,8 @@ def learn(experiment: Experiment, stores: Sequence[Store]) -> Policy:
         shares=tuple(shares.tolist()),
         levels=fitting.fit(known, binned, experiment.betas, rng),
         single=fitting.best_single(known),
-        left_out=tuple(player for player in everyone if player not in known.players),
+        left_out=tuple(player for player in everyone if player not in {*known.players, *never_ran}),
+        failed=tuple(failed.values()),
         passing=passing,
         oracle=fitting.fit(known, known, experiment.betas, rng),
     )
