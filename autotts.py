@@ -20,6 +20,7 @@ from typing import Any
 from gymnasium.envs.registration import register
 
 from env.errors import UserError
+from env.parser import CommandParser
 from env.rooms import Rooms
 
 ROOMS = Rooms(Path(import_module("controllers").__path__[0]), Path(__file__).resolve().parent / "data")
@@ -81,7 +82,7 @@ def __dir__() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `autotts` command and return its exit status.
 
-    Status 2 is an error that the user can mend, told in one line; 130 is Ctrl-C.
+    Status 1 is work that came to nothing; 2 an error that the user can mend, told in one line; 130 Ctrl-C.
     """
     try:
         try:
@@ -109,7 +110,7 @@ def _run(argv: list[str]) -> int:
     command = argv[0] if argv else "--help"
     parser = argparse.ArgumentParser(prog="autotts", description=_first_paragraph(__doc__))
     parser.add_argument("--version", action="version", version=f"autotts {version('autotts')}")
-    choices = parser.add_subparsers(metavar="COMMAND", required=True)
+    choices = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=CommandParser)
     parsers = {name: choices.add_parser(name, help=line) for name, (_, line) in COMMANDS.items()}
     if command not in COMMANDS:
         if not command.startswith("-"):

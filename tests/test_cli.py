@@ -66,6 +66,25 @@ def test_a_misspelt_command_gets_the_nearest(capsys) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--tmes", "2"], "unrecognized arguments: --tmes 2; did you mean --times?"),
+        (["--tmes=2"], "unrecognized arguments: --tmes=2; did you mean --times?"),
+        (["--xyzzy"], "unrecognized arguments: --xyzzy\n"),
+        (["time"], "unrecognized arguments: time\n"),
+    ],
+)
+def test_a_misspelt_option_gets_the_nearest_and_the_usage_of_its_command(
+    command, capsys, words, says
+) -> None:
+    command(lambda args, rooms: 0)
+    with pytest.raises(SystemExit) as end:
+        autotts.main(["stub", *words])
+    told = capsys.readouterr().err
+    assert end.value.code == 2 and says in told and told.startswith("usage: autotts stub [-h] [--times")
+
+
+@pytest.mark.parametrize(
     ("error", "status", "message"),
     [
         (UserError("no such store"), 2, "autotts: no such store\n"),
