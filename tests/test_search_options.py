@@ -68,6 +68,8 @@ def test_a_command_with_commas_is_quoted(monkeypatch):
         ("gpt-5", "no proposer 'gpt-5'"),
         ("openai:model", "expected one argument"),
         ("openai:temperature=1", "unrecognized arguments: temperature=1"),
+        ("compose:model=x", "unrecognized arguments: model=x"),
+        ("openai:command=x", "unrecognized arguments: command=x"),
         ("tune:role=king", "invalid choice: 'king'"),
         ('command:command="x', "No closing quotation"),
     ],

@@ -23,7 +23,16 @@ NO_KEY = "none"  # local servers ask for no key, the openai package insists on o
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the proposers that a user configures."""
-    openai = parser.add_argument_group("proposer openai", "a model behind any OpenAI-compatible endpoint")
+    for name in OPTIONS:
+        _add_options(parser, name)
+
+
+def _add_options(parser: argparse.ArgumentParser, name: str) -> None:
+    about, add = OPTIONS[name]
+    add(parser.add_argument_group(f"proposer {name}", about))
+
+
+def _add_openai(openai: argparse._ArgumentGroup) -> None:
     openai.add_argument("--model", help="its name at the endpoint (default: $OPENAI_MODEL)")
     openai.add_argument(
         "--base-url", metavar="URL", help="of the endpoint (default: $OPENAI_BASE_URL, else OpenAI)"
@@ -77,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=600.0,
         help="a request (default: %(default)s)",
     )
-    command = parser.add_argument_group("proposer command", "a coding agent's command line, or a person")
+
+
+def _add_command(command: argparse._ArgumentGroup) -> None:
     command.add_argument(
         "--command",
         dest="agent_command",
@@ -107,6 +118,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# The proposers that have options, what they are, and who adds those.
+OPTIONS = {
+    "openai": ("a model behind any OpenAI-compatible endpoint", _add_openai),
+    "command": ("a coding agent's command line, or a person", _add_command),
+}
+
+
 def default(args: argparse.Namespace) -> str:
     """The proposer of a user who named none: `openai` where key and model are known, else `compose`."""
     if args.agent_command:
@@ -118,18 +136,20 @@ def default(args: argparse.Namespace) -> str:
 
 
 class _Settings(argparse.ArgumentParser):
-    """Reads the settings of one proposer: its options, and its role."""
+    """Reads the settings of one proposer: its role, and the options of its kind."""
 
     def __init__(self, text: str) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
         self._text = text
         self.add_argument("--role", choices=ROLES, default=ROLES[0])
-        add_arguments(self)
+        if (name := text.partition(":")[0]) in OPTIONS:
+            _add_options(self, name)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(
             f"--proposer {self._text}: {message.replace('--', '')}; expected NAME:OPTION=VALUE,..., NAME "
-            f"is {' or '.join(NAMES)} and OPTION role ({'|'.join(ROLES)}) or as in `autotts search --help`"
+            f"is {' or '.join(NAMES)} and OPTION role ({'|'.join(ROLES)}) or one that NAME has in "
+            "`autotts search --help`"
         )
 
 
