@@ -53,12 +53,20 @@ def telling(arena: Arena) -> Iterator[Teller]:
         yield teller
 
 
+def last_error(run: Run) -> str:
+    """Why the last round came to no program, where none of them did; else ""."""
+    records = run.rounds()
+    return records[-1]["error"] if {record["status"] for record in records} == {"failed"} else ""
+
+
 def show_outcome(run: Run) -> None:
     """Print what a search found, to the standard output."""
     records = run.rounds()
     statuses = Counter(record["status"] for record in records)
     told = [f"{len(records)} rounds", *(f"{count} {status}" for status, count in statuses.items())]
     print(f"{run.path}: {', '.join(told)}")
+    if last_error(run):
+        return
     finalists, holdout = run.read("finalists.json"), run.read("holdout.json")
     if finalists is None or holdout is None:
         print(

@@ -195,6 +195,14 @@ def test_no_winner_without_monotone_cost_and_the_holdout_stays_closed(store, tmp
     assert Run.open(out).read("holdout.json") is None
 
 
+def test_where_no_round_came_to_a_program_the_last_line_says_why(store, tmp_path, scripted, capsys):
+    scripted(ProposerError("no connection"))
+    assert search(store, "--out", tmp_path / "run", rounds=1) == 1
+    told = capsys.readouterr()
+    assert "1 failed" in told.out and "More rounds" not in told.out
+    assert told.err == "autotts: no round came to a program; the last one failed: no connection\n"
+
+
 def test_a_proposer_that_keeps_failing_stops_the_search(store, tmp_path, scripted, capsys):
     scripted(Proposal(program(), "Works."), ProposerError("out of order"))
     out = tmp_path / "run"

@@ -119,7 +119,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     Raises:
         UserError: an option, a store, the run folder, the proposer or the disk stands in the way.
     """
-    from search_agent.console import show_outcome, telling
+    from search_agent.console import last_error, show_outcome, telling
     from search_agent.loop import Search, SearchStopped
     from search_agent.report.live import redrawing
 
@@ -167,6 +167,9 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         draw(run)
         raise
     draw(run)
+    if error := last_error(run):
+        print(f"autotts: no round came to a program; the last one failed: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
