@@ -47,7 +47,7 @@ def test_every_file_linked_exists() -> None:
 
 def test_the_controller_shown_plays_and_the_api_is_told(tmp_path, capsys) -> None:
     readme = README.read_text(encoding="utf-8")
-    (source,) = (code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def solve" in code)
+    (source,) = re.findall(r'```python\n("""Adaptive self-consistency.*?)```', readme, re.DOTALL)
     (tmp_path / "mine.py").write_text(source)
     store = str(ROOT / "data" / "stores" / "tiny-search")
     command = ["evaluate", store, "--controller", str(tmp_path / "mine.py"), "--beta", "1", "--seeds", "1"]

@@ -2,17 +2,17 @@
 
 Branches run in waves of `start`, unasked, until one has ended. From then on all are asked where they stand at
 every look, `look` segments apart: ended branches vote, running ones that stand at an answer of theirs add
-`trust` of a vote. Those that stand elsewhere run first; once longer than the shortest solution, they are given
-up after `patience` looks. It ends when the leader is ahead by `margin` standard deviations, of which less is
-asked the more of `budget` (tokens) is gone; else a further wave starts, as large as the budget pays for.
+`trust` of a vote. Those that stand elsewhere run first; once longer than the shortest solution, they are
+given up after `patience` looks. It ends when the leader is ahead by `margin` standard deviations, of which
+less is asked the more of `budget` (tokens) is gone; else a further wave starts, as far as the budget pays.
 
-Why it works: short solutions end first and are right more often, so the first to end is the right one to doubt
-or to believe. Probes before that decide nothing. Counted in tokens, short problems get more votes and long
-ones, mostly hopeless, fewer; and no question is settled late by a lead that would have been doubted early.
+Why it works: short solutions end first and are right more often, so the first to end is the one to believe or
+to doubt; probes before that decide nothing. Counted in tokens, short problems get more votes, and long ones,
+which are mostly hopeless, fewer. Doubt that gets smaller as money runs out needs no hard stop.
 
-Lineage: the run data/discovery/waves.json, round 39, its winner: a language model improved `staged_race` in 40
-rounds of one conversation, from feedback on 10 problems (round 12: the budget; 15: doubt falls with it; 22:
-equal waves; 28: dissenters first). Give `budget` in your model's lengths: it is 2 to 60 solutions of these.
+Lineage: the run data/discovery/waves.json, round 39, its winner: a language model improved `staged_race` in
+40 rounds of one conversation, from feedback on 10 problems (round 12: the budget; 15: doubt falls with it;
+22: equal waves; 28: dissenters first). Give `budget` in your model's lengths: 2 to 60 solutions of these.
 
 Accuracy in % at thousands of tokens, four Qwen3 models, seeds 0..99, probes at 20 tokens (at 0: tokens are 1%
 fewer), 95% over problems; hypervolume 0.381 [0.268, 0.506] and 0.319 [0.221, 0.436]:
@@ -61,7 +61,8 @@ async def solve(ep, start, budget, look, patience, margin, trust):
             live = [i for i in live if astray[i] < patience]
         if live:
             # Who stands at the leader's answer is counted: what the others come to tells more.
-            await ep.extend([i for i in live if leader is None or ep.answer[i] != leader] or live, probe=False)
+            others = [i for i in live if leader is None or ep.answer[i] != leader]
+            await ep.extend(others or live, probe=False)
         else:
             affordable = round(opened * (budget / ep.spent.total - 1))
             if affordable < 1:
