@@ -78,13 +78,20 @@ def test_what_fails_is_a_row_and_json_stays_json(store, tmp_path, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="untrusted code is run on Linux only")
-def test_figures_make_room_for_figures_and_where_all_failed_the_status_is_1(store, tmp_path, capsys):
+def test_figures_make_room_for_figures_of_whatever_came(store, tmp_path, capsys):
     (tmp_path / "idle.py").write_text(IDLE)
     words = [store, "--controller", "idle.py", "--beta", "0", "--seeds", "1", "--json", "r.json"]
     assert evaluated(*words) == 0
-    assert evaluated(*words, "--set", "foo=1") == 1
+    assert evaluated(*words, "--set", "foo=1") == 0
     (row,) = json.loads((tmp_path / "r.json").read_text())["rows"]
     assert row["errors"] == 4 and "no setting 'foo'" in row["error"]
+
+
+def test_a_setting_that_one_of_several_has_is_an_error_of_the_others_alone(store, tmp_path):
+    words = [store, "--controller", "self_consistency", "confidence_momentum", "--set", "max_branches=2"]
+    assert evaluated(*words, "--beta", "0", "--seeds", "1", "--json", "r.json") == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert [row["errors"] > 0 for row in rows] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,10 @@ def test_figures_make_room_for_figures_and_where_all_failed_the_status_is_1(stor
         (["sums", "--controller", "self_consistency", "--json", "sums"], "sums is a folder"),
         (["sums", "--controller", "self_consistency", "--out", "file"], "no folder can be made at file"),
         (["sums", "--controller", "idle.py", "--set", "n={1, 2}"], "a setting cannot have a value"),
-        (["sums", "--controller", "self_consistency", "--set", "foo=1"], "no such setting; it has max_bran"),
+        (
+            ["sums", "--controller", "self_consistency", "--set", "foo=1"],
+            "no such setting; self_consistency has",
+        ),
         (
             ["sums", "--controller", "self_consistency", "--set", "max_branches=a"],
             "expects a number, such as",

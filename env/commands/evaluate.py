@@ -8,8 +8,7 @@ autotts evaluate --all
 With --all every controller that the stores have the means for is measured, and their frontiers are drawn side
 by side. What was measured before is not measured again: interrupted, the same command goes on.
 
-A controller that raises, hangs or cheats is a row with its error; the others' rows come all the same. Where
-every row failed whole, the exit status is 1.
+A controller that raises, hangs or cheats is a row with its error; the others' rows come all the same.
 """
 
 import argparse
@@ -122,7 +121,6 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from env.archive import Archive
     from env.commands.lineup import side_by_side
     from env.commands.tables import rows_of, show
-    from env.failures import never_ran
     from env.misses import MISSES, find_misses
     from env.store import Store
 
@@ -177,7 +175,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         files.write(lacking, files.as_parquet(misses))
     if args.json:
         files.write(args.json, files.as_json(figures))
-    return int(len(never_ran(episodes.frame)) == len(programs))
+    return 0
 
 
 def playable(programs: "Sequence[Program]", stores: "Sequence[Store]") -> "tuple[list[Program], list[str]]":

@@ -87,26 +87,23 @@ def setting(text: str) -> tuple[str, Any]:
 def require_settings(
     programs: Sequence[Program], betas: Sequence[float], settings: Mapping[str, Any]
 ) -> None:
-    """Before the work: see that the controllers have what `--set` overrides.
+    """Before the work: see that there is a controller with what `--set` overrides.
 
     Only ours are asked: the others' schedules run where their episodes do, and fail there.
 
     Raises:
-        UserError: one of them has no such setting, or has a number where none was given.
+        UserError: nobody has such a setting, or one has a number where none was given.
     """
-    for program in (program for program in programs if program.trusted and settings):
-        schedule = program.load()["schedule"]
-        for beta in betas:
-            known = schedule(beta)
-            for name, value in settings.items():
-                if name not in known:
-                    raise UserError(
-                        f"--set {name}: {program.name} has no such setting; it has {', '.join(known)}"
-                    )
-                if isinstance(known[name], Real) and not isinstance(value, Real):
-                    raise UserError(
-                        f"--set {name}={value}: {program.name} expects a number, such as {known[name]}"
-                    )
+    ours = [program for program in programs if program.trusted] if settings else []
+    schedules = {program.name: program.load()["schedule"](betas[0]) for program in ours}
+    for name, value in settings.items():
+        known = {program: has[name] for program, has in schedules.items() if name in has}
+        if not known and len(ours) == len(programs):
+            there = "; ".join(f"{program} has {', '.join(has)}" for program, has in schedules.items())
+            raise UserError(f"--set {name}: there is no such setting; {there}")
+        for program, usual in known.items():
+            if isinstance(usual, Real) and not isinstance(value, Real):
+                raise UserError(f"--set {name}={value}: {program} expects a number, such as {usual}")
 
 
 def natural(text: str) -> int:
