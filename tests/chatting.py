@@ -91,7 +91,7 @@ class ChatServer(StreamingServer):
         return [*map(ord, text), END][len(said) :]
 
     async def _answer(self, exchange: Exchange, path: str, head: str, body: bytes) -> None:
-        if path == "/v1/completions" and json.loads(body)["temperature"] == 13:
+        if path == "/v1/completions" and json.loads(body).get("temperature") == 13:
             return exchange.say(400, {"error": {"message": "13 is refused", "param": "temperature"}})
         if path != "/v1/chat/completions":
             return await super()._answer(exchange, path, head, body)

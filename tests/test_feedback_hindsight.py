@@ -244,7 +244,8 @@ async def careful(ep):
                 await ep.finish([b])
             case _:
                 await ep.extend(live, 1, probe=False)
-    ep.prune([])
+    # A prune is told with the next action, and would not be known without one.
+    await ep.finish([])
     return max((code for code in ep.answer if code is not None), default=None) if first else None
 
 
