@@ -8,7 +8,6 @@ published   the released evaluator's: every probed segment costs the probe inter
             probes are free, answers are raw strings. Only for stores of independent chains.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -111,9 +110,11 @@ class Index:
         """int64[P, arms]: root branches of each problem and arm."""
         return np.diff(self.first_root).reshape(-1, self.arms)
 
-    def branches_for_all(self, problems: Sequence[int] | slice = slice(None)) -> int:
-        """That an episode of any of these problems may open at the root: half of what each of them has."""
-        return max(1, int(self.pool[problems].sum(axis=1).min()) // 2)
+    @cached_property
+    def ceilings(self) -> Ints:
+        """int64[P]: branches that an episode may open at the root: half of the problem's, published all."""
+        pool = self.pool.sum(axis=1)
+        return pool if self.protocol == "published" else np.maximum(1, pool // 2)
 
     @cached_property
     def local(self) -> Ints:

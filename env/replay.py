@@ -137,9 +137,11 @@ class Replay:
         self.problems = np.asarray(problems, np.int64)
         self.seeds = np.asarray(seeds, np.int64)
         episodes = len(self.problems)
-        pool = index.pool[self.problems].sum(axis=1)
-        ceiling = pool if index.protocol == "published" else np.maximum(1, pool // 2)
-        self.max_branches = ceiling if max_branches is None else np.minimum(pool, max_branches)
+        self.max_branches = (
+            index.ceilings[self.problems]
+            if max_branches is None
+            else np.minimum(index.pool[self.problems].sum(axis=1), max_branches)
+        )
         self.ledger = np.zeros((episodes, 4), np.int64)
         self.asked = np.zeros(episodes, np.int64)
         self.granted = np.zeros(episodes, np.int64)

@@ -79,6 +79,15 @@ class Store:
         return str(self.meta["task"])
 
     @property
+    def contents(self) -> str:
+        """Whose it is and how much, for people."""
+        counts = self.meta["counts"]
+        return (
+            f"{self.model} on {self.dataset}, {counts['problems']} problems, {counts['branches']} branches, "
+            f"{counts['nodes']} segments"
+        )
+
+    @property
     def segment_tokens(self) -> int | None:
         """Tokens between two probes, where that is fixed."""
         value: int | None = self.meta["segment_tokens"]

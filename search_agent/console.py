@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -53,9 +53,8 @@ def telling(arena: Arena) -> Iterator[Teller]:
         yield teller
 
 
-def last_error(run: Run) -> str:
+def last_error(records: Sequence[Mapping[str, Any]]) -> str:
     """Why the last round came to no program, where none of them did; else ""."""
-    records = run.rounds()
     return records[-1]["error"] if {record["status"] for record in records} == {"failed"} else ""
 
 
@@ -65,7 +64,7 @@ def show_outcome(run: Run) -> None:
     statuses = Counter(record["status"] for record in records)
     told = [f"{len(records)} rounds", *(f"{count} {status}" for status, count in statuses.items())]
     print(f"{run.path}: {', '.join(told)}")
-    if last_error(run):
+    if last_error(records):
         return
     finalists, holdout = run.read("finalists.json"), run.read("holdout.json")
     if finalists is None or holdout is None:

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from collect.commands.collect import (
     add_sampling,
     add_segments,
     plan_of,
+    prm_recipe,
     scoring_of,
 )
 from env.commands.options import positive
@@ -39,8 +40,6 @@ _DECIDED = (
     - {"problems", "question_column", "answer_column", "config", "split", "revision", "limit", "dataset"}
     - {"branches", "fork_depths", "fork_width", "max_nodes", "seed", "shard"}
 )
-# What decides step scores.
-_SCORING = ("prm", "prm_kind", "prm_window", "prm_step_tag", "separator")
 # What a plan has that only trees need.
 _NO_TREES: dict[str, Any] = {
     "branches": None,
@@ -100,11 +99,8 @@ def add_arguments(
         parser.set_defaults(split="test", revision=None, limit=None, dataset=None, task="math")
     # Without a set of problems it is people who ask, and in their own words.
     add_model(parser.add_argument_group("model"), None if problems else QUESTION)
-    group = parser.add_argument_group("where it runs")
-    if problems:
-        where.add_servers(group, PATIENCE, servers)
-    else:
-        where.add_servers(group, PATIENCE, servers, "required")
+    otherwise = where.IN_PROCESS if problems else "required"
+    where.add_servers(parser.add_argument_group("where it runs"), PATIENCE, servers, otherwise)
     add_segments(parser.add_argument_group("segments"))
     add_sampling(parser.add_argument_group("sampling, all of it sent and recorded"), SEED)
     add_prm(parser.add_argument_group("process reward model"))
@@ -213,9 +209,14 @@ def open_model(
     )
 
 
-def prepare(args: argparse.Namespace) -> None:
-    """Call it before anything imports torch, which reads the number of threads once. Raises EngineError."""
-    where.Where(args).check_vllm()
+def recipe(args: argparse.Namespace, plan: "Plan") -> dict[str, Any]:
+    """How a run asks its model: what decides its figures besides what it plays and on which problems."""
+    asked = asdict(plan)
+    return {name: asked[name] for name in ("arms", "task", "drawing", "segments", "probing")} | {
+        "beta": args.beta,
+        "run_ahead": args.run_ahead,
+        "prm": prm_recipe(args),
+    }
 
 
 def _mean_length(found: Any) -> int:
@@ -225,8 +226,3 @@ def _mean_length(found: Any) -> int:
     nodes = found.nodes(0)
     lengths = [tokens for tokens, _ in branch_lengths(nodes.parent, nodes.tokens, nodes.end)]
     return round(sum(lengths) / max(1, len(lengths))) or 1
-
-
-def prm_of(args: argparse.Namespace) -> dict[str, Any] | None:
-    """The PRM that the options ask for, for the recipe of a run."""
-    return None if args.prm is None else {name: getattr(args, name) for name in _SCORING}

@@ -194,7 +194,7 @@ def _certify(
     from env.live.folder import CallLog, RunFolder
     from env.tasks import load_task
 
-    asking.prepare(args)
+    where.Where(args).check_vllm()
     plan = _located(args, plan)
     stored = found.store.meta["sampling"]
     existing.take_prm(args, found)
@@ -274,21 +274,17 @@ def _located(args: argparse.Namespace, plan: "Plan") -> "Plan":
 
 def _recipe(args: argparse.Namespace, design: "Design", plan: "Plan") -> dict[str, Any]:
     """What decides the certificate."""
-    asked = asdict(plan)
     sources = [(program.name, program.source) for program in design.programs]
     exported = args.exported.read_bytes() if args.exported else b""
-    return {name: asked[name] for name in ("arms", "task", "drawing", "segments", "probing")} | {
+    return asking.recipe(args, plan) | {
         "certify": design.store.sha256,
         "controllers": [[name, hashlib.sha256(source.encode()).hexdigest()] for name, source in sources],
         "exported": hashlib.sha256(exported).hexdigest() if exported else None,
-        "beta": design.beta,
         "problems": design.names,
         "branches": design.branches,
         "episodes": design.episodes,
         "margins": [design.accuracy, design.tokens],
         "seed": args.seed,
-        "run_ahead": args.run_ahead,
-        "prm": asking.prm_of(args),
     }
 
 

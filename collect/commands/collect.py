@@ -153,22 +153,30 @@ def _arm(model: str, prompting: "Prompting", changes: dict[str, Any]) -> "Arm":
     return Arm(model, replace(prompting, **texts, arguments=arguments))
 
 
+def prm_recipe(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The PRM that the options ask for, and how it is asked: what decides its scores."""
+    if args.prm is None:
+        return None
+    options = {"kind": args.prm_kind, "window": args.prm_window, "step_tag": args.prm_step_tag}
+    return {"model": args.prm, **options, "separator": args.separator}
+
+
 def scoring_of(args: argparse.Namespace, on_cpu: bool, places: "Where") -> "Scoring | None":
     """The PRM that the options ask for."""
-    if args.prm is None:
+    if (recipe := prm_recipe(args)) is None:
         return None
     from collect.collection import Scoring
     from collect.local import CPU_ARGUMENTS
     from collect.plan import FREE_ARGUMENTS
     from collect.prm.registry import JUDGE
 
-    options = {"kind": args.prm_kind, "window": args.prm_window, "step_tag": args.prm_step_tag}
+    options = {name: recipe[name] for name in ("kind", "window", "step_tag")}
     given = dict(args.prm_engine_arg)
     arguments = (CPU_ARGUMENTS if on_cpu and args.prm_kind != JUDGE else {}) | given
     kept = {name: value for name, value in sorted(given.items()) if name not in FREE_ARGUMENTS}
     return Scoring(
         lambda: places.open_scorer(args.prm, options, arguments),
-        {"model": args.prm, **options, "separator": args.separator, "engine_args": kept},
+        recipe | {"engine_args": kept},
         args.separator,
         args.prm,
         args.prm_window,
@@ -382,11 +390,7 @@ def _report(path: Path) -> None:
     from env.store import Store
 
     store = Store.open(path)
-    counts = store.meta["counts"]
-    print(
-        f"{path}: {store.model} on {store.dataset}, {counts['problems']} problems, "
-        f"{counts['branches']} branches, {counts['nodes']} segments"
-    )
+    print(f"{path}: {store.contents}")
     if "prm" in store.capabilities:
         from collect.prm.quality import measure
 

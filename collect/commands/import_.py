@@ -84,9 +84,4 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
 def _report(path: Path) -> None:
     from env.store import Store
 
-    store = Store.open(path)
-    counts = store.meta["counts"]
-    print(
-        f"{path}: {store.model} on {store.dataset}, {counts['problems']} problems, "
-        f"{counts['branches']} branches, {counts['nodes']} segments"
-    )
+    print(f"{path}: {Store.open(path).contents}")

@@ -15,7 +15,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,19 +180,14 @@ def _with_seed(args: argparse.Namespace, asked: "Asked") -> "Asked":
 
 def _recipe(args: argparse.Namespace, asked: "Asked", player: "Player") -> dict[str, Any]:
     """What decides the figures of a run."""
-    plan = asdict(asked.plan)
-    kept = {name: plan[name] for name in ("arms", "task", "drawing", "segments", "probing")}
     questions = json.dumps([[each.text, each.gold] for each in asked.questions])
-    return kept | {
+    return asking.recipe(args, asked.plan) | {
         "controller": hashlib.sha256(player.program.source.encode()).hexdigest(),
-        "beta": args.beta,
         "settings": dict(args.set),
         "problems": hashlib.sha256(questions.encode()).hexdigest(),
         "seeds": args.seeds,
         "max_branches": args.max_branches,
         "follow": asked.store.sha256 if asked.store is not None and args.follow else None,
-        "run_ahead": args.run_ahead,
-        "prm": asking.prm_of(args),
     }
 
 

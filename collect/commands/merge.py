@@ -29,10 +29,5 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from env.store import Store
 
     merge(args.part, args.out, args.force)
-    store = Store.open(args.out)
-    counts = store.meta["counts"]
-    print(
-        f"{args.out}: {len(args.part)} shards, {store.model} on {store.dataset}, {counts['problems']} "
-        f"problems, {counts['branches']} branches, {counts['nodes']} segments"
-    )
+    print(f"{args.out}: {len(args.part)} shards, {Store.open(args.out).contents}")
     return 0

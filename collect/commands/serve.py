@@ -15,7 +15,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from collect.commands import asking
+from collect.commands import asking, where
 from env.commands.options import add_controller, add_settings, beta, natural, positive
 from env.errors import UserError
 from env.rooms import Rooms
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
     from collect.live.model import NoLog
     from env.live.player import Player
 
-    asking.prepare(args)
+    where.Where(args).check_vllm()
     asked = asking.read(args, add_arguments)
     # The checker is loaded before the first chat needs it.
     asked.task.extract("Hello!")

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 # What is done here even if servers sample: everything else is theirs, set when they are started.
 _TOKENIZING = ("revision", "tokenizer", "tokenizer_revision", "trust_remote_code")
+IN_PROCESS = "default: vLLM in this process"
 
 
 def add_servers(
     group: Any,
     seconds: int = 3600,
     names: Sequence[str] = ("--server",),
-    otherwise: str = "default: vLLM in this process",
+    otherwise: str = IN_PROCESS,
 ) -> None:
     """Declare the options of servers.
 

@@ -71,8 +71,8 @@ class Design:
 
     @property
     def max_branches(self) -> int:
-        """That an episode may open at the root, live and replayed."""
-        return self.index.branches_for_all(self.problems)
+        """That an episode of any problem may open at the root, live and replayed."""
+        return int(self.index.ceilings[list(self.problems)].min())
 
     @property
     def names(self) -> list[str]:

@@ -29,7 +29,7 @@ def recorded(store: Store) -> Settings:
 
     A program may open as many branches as in a replay of every problem. Of several arms the first counts.
     """
-    return Settings(**said(store), max_branches=Index.build(store.forest()).branches_for_all())
+    return Settings(**said(store), max_branches=int(Index.build(store.forest()).ceilings.min()))
 
 
 def said(store: Store) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from env import episode, lockstep
@@ -21,7 +21,7 @@ from env.isolation import canary, kernel, wire
 # What a controller may import, and what those modules import only when they are used.
 MODULES = "math statistics collections itertools functools heapq bisect random typing types weakref".split()
 
-REHEARSAL = """
+REHEARSED = """
 from collections import Counter
 
 def schedule(beta):
@@ -31,6 +31,17 @@ async def solve(ep, width):
     votes = Counter(ep.answer)
     return max(votes, key=votes.get, default=None)
 """
+REHEARSAL = {
+    "source": REHEARSED,
+    "beta": 0.5,
+    "seed_keys": [1],
+    "max_branches": [1],
+    "overrides": {},
+    "name": "rehearsal",
+    "tracing": False,
+}
+# The reply to its only frame.
+NOTHING = episode.REPLY.pack(episode.MAGIC, 1, 0, 0, 0, 0, 0)
 
 
 def main() -> NoReturn:
@@ -97,32 +108,26 @@ def _job(zygote: int, files: list[int], layers: set[str], memory: int, cpu: int)
         os.dup2(outbox, 1)
         os.closerange(2, kernel.MAX_FILES)
         if not select.select([0], [], [], 0)[0]:
-            _rehearse()
+            # What a job writes to is shared with the zygote: have it copied while there is no job yet.
+            _play(REHEARSAL, lambda settings: None, lambda frame: NOTHING)
         kernel.confine(layers, memory, cpu)
-        _play(wire.unpack(_hear()))
+        _play(wire.unpack(_hear()), lambda settings: _notify({"settings": settings}), _exchange)
     except BaseException as error:
         _notify({"error": lockstep.describe(error)})
     finally:
         os._exit(0)
 
 
-def _play(setup: Mapping[str, Any]) -> None:
+def _play(
+    setup: Mapping[str, Any], tell: Callable[[dict[str, Any]], None], exchange: Callable[[bytes], bytes]
+) -> None:
     program = {"__name__": setup["name"]}
     exec(compile(setup["source"], lockstep.SOURCE_NAME, "exec"), program)
     settings = lockstep.resolve(program, setup["beta"], setup["overrides"])
-    _notify({"settings": settings})
+    tell(settings)
     pairs = zip(setup["seed_keys"], setup["max_branches"], strict=True)
     episodes = [episode.Episode(key, most, setup["tracing"]) for key, most in pairs]
-    lockstep.play(program["solve"], settings, episodes, _exchange)
-
-
-def _rehearse() -> None:
-    """Have the memory that a job writes to, and shares with the zygote, copied while there is no job yet."""
-    program: dict[str, Any] = {"__name__": "rehearsal"}
-    exec(compile(REHEARSAL, lockstep.SOURCE_NAME, "exec"), program)
-    settings = lockstep.resolve(program, 0.5, {})
-    nothing = episode.REPLY.pack(episode.MAGIC, 1, 0, 0, 0, 0, 0)
-    lockstep.play(program["solve"], settings, [episode.Episode(1, 1)], lambda frame: nothing)
+    lockstep.play(program["solve"], settings, episodes, exchange)
 
 
 def _exchange(frame: bytes) -> bytes:

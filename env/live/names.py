@@ -126,8 +126,10 @@ class Stored:
             raise UserError("live episodes follow a store under --protocol standard only")
         self.has_forks = self.index.has_forks
         self._order = Order(self.index, np.array([self.problem]), [self.seed])
-        pool = int(self.index.pool[self.problem].sum())
-        self.max_branches = min(pool, self.max_branches) if self.max_branches else max(1, pool // 2)
+        if self.max_branches:
+            self.max_branches = min(int(self.index.pool[self.problem].sum()), self.max_branches)
+        else:
+            self.max_branches = int(self.index.ceilings[self.problem])
 
     def roots(self, arm: int, wanted: int) -> list[Place]:
         """See `Names`."""

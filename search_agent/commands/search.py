@@ -167,7 +167,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         draw(run)
         raise
     draw(run)
-    if error := last_error(run):
+    if error := last_error(run.rounds()):
         print(f"autotts: no round came to a program; the last one failed: {error}", file=sys.stderr)
         return 1
     return 0
