@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.episode import BRANCH, EXTEND, FORK, PRUNE
-from env.index import Ints
+from env.stand import Ints
 
 
 class Turn(NamedTuple):

@@ -6,15 +6,18 @@ a frame names must be one that the sender plays, is live, and speaks once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from env.actions import id_counts
+from env.compiled import compiled
 from env.episode import (
+    BRANCH,
     CHILDREN,
     CONFIDENCE,
+    EXTEND,
+    FORK,
     HEADER,
     MAGIC,
     MAX_ACTIONS,
@@ -22,16 +25,24 @@ from env.episode import (
     MAX_NOTE,
     MAX_NOTES,
     PRM,
-    REPLY,
     SPENT,
     TOKENS,
     UNPARSED,
 )
-from env.index import Ints
 from env.isolation.wire import printable
-from env.order import begins
 from env.replay import Revealed
+from env.stand import Ints
 
+FAULTS = (
+    "",
+    "an episode that the sender does not play",
+    "an episode that has ended",
+    "actions out of order",
+    "an episode answers twice, or acts and answers",
+    "the counts of its actions do not add up to its ids",
+)
+FOREIGN, ENDED, DISORDER, TWICE, MISCOUNT = range(1, 6)
+NOTHING, NO_DEPTH = np.zeros(0, np.int64), np.zeros(0, np.int32)
 MAX_IDS = 1 << 14
 MAX_FRAME = 64 << 20
 
@@ -92,44 +103,95 @@ def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.boo
             ended, or acts and answers at once.
     """
     told: list[tuple[int, range]] = []
-    counts: list[tuple[int, ...]] = []
-    columns: tuple[list[memoryview], ...] = ([], [], [], [])
-    texts: list[bytes] = []
+    bounds: list[tuple[int, ...]] = []
+    parts: list[bytes | bytearray] = []
+    texts: list[bytes | bytearray] = []
     for span, frame in frames:
         if len(frame) < HEADER.size or len(frame) != HEADER.size + body_size(frame[: HEADER.size], len(span)):
             raise FrameError("malformed frame: its length is not what its header says")
-        _, number, *count, length = HEADER.unpack_from(frame)
-        view, at = memoryview(frame), HEADER.size
-        for column, width in zip(columns, (5 * count[0], count[1], 3 * count[2], 2 * count[3]), strict=True):
-            column.append(view[at : at + 4 * width])
-            at += 4 * width
+        _, number, *counts, length = HEADER.unpack_from(frame)
         told.append((number, span))
-        counts.append((*count, length))
-        texts.append(bytes(view[at:]))
-    actions, ids, finals, notes = (
-        np.frombuffer(b"".join(column), np.int32).astype(np.int64) for column in columns
-    )
-    size = np.array(counts, np.int64).reshape(-1, 5)
-    actions, finals, notes = actions.reshape(-1, 5), finals.reshape(-1, 3), notes.reshape(-1, 2)
-    first = np.array([span.start for _, span in told], np.int64)
-    last = np.array([span.stop for _, span in told], np.int64)
-    job = np.arange(len(told))
-    acting, ending, noting = (np.repeat(job, size[:, column]) for column in (0, 2, 3))
-    for table, sender in ((actions, acting), (finals, ending), (notes, noting)):
-        if len(table):
-            table[:, 0] += first[sender]
-            if ((table[:, 0] < first[sender]) | (table[:, 0] >= last[sender])).any():
-                raise FrameError("malformed frame: an episode that the sender does not play")
-    _check_episodes(actions[:, 0], finals[:, 0], live)
-    _check_counts(actions, acting, size[:, 1])
+        bounds.append((*counts, span.start, span.stop))
+        parts.append(frame[HEADER.size : len(frame) - length])
+        texts.append(frame[len(frame) - length :])
+    words = np.frombuffer(bytearray().join(parts), np.int32)
+    fault, actions, ids, finals, notes = unpack(words, np.array(bounds, np.int64), live)
+    if fault:
+        raise FrameError(f"malformed frame: {FAULTS[fault]}")
     errors: dict[int, str] = {}
     said: list[tuple[int, str]] = []
-    if len(notes) or size[:, 4].any() or finals[:, 2].any():
+    if len(notes) or any(texts) or finals[:, 2].any():
         for k, text in enumerate(texts):
-            _read_texts(finals[ending == k], notes[noting == k], text, errors, said)
+            _read_texts(finals[finals[:, 3] == k], notes[notes[:, 2] == k], text, errors, said)
     if ((finals[:, 2] != 0) & (finals[:, 1] != UNPARSED)).any():
         raise FrameError("malformed frame: an answer and an error at once")
     return Round(told, actions, ids, finals[:, 0], finals[:, 1], errors, said)
+
+
+@compiled
+def unpack(
+    words: NDArray[np.int32], bounds: Ints, live: NDArray[np.bool_]
+) -> tuple[int, Ints, Ints, Ints, Ints]:
+    """Some frames, one behind the other without their headers and texts, taken apart.
+
+    Args:
+        words: actions, ids, finals and notes of the first frame, then of the second.
+        bounds: int64[J, 6], how many of these each has, and the first and the last of its episodes.
+
+    Returns:
+        What is wrong (a number of FAULTS); actions int64[A, 5], ids int64[I], finals int64[F, 4] and notes
+        int64[N, 3], these two with the job that they are from, and all with the engine's episodes.
+    """
+    actions, ids = np.empty((bounds[:, 0].sum(), 5), np.int64), np.empty(bounds[:, 1].sum(), np.int64)
+    finals, notes = np.empty((bounds[:, 2].sum(), 4), np.int64), np.empty((bounds[:, 3].sum(), 3), np.int64)
+    heard = np.zeros(len(live), np.bool_)
+    fault = at = a = i = f = n = 0
+    for job in range(len(bounds)):
+        first, last = bounds[job, 4], bounds[job, 5]
+        named, before = 0, -1
+        for _ in range(bounds[job, 0]):
+            for column in range(5):
+                actions[a, column] = words[at + column]
+            actions[a, 0] += first
+            episode, kind, count, argument = actions[a, 0], actions[a, 1], actions[a, 3], actions[a, 4]
+            if not first <= episode < last:
+                return FOREIGN, actions, ids, finals, notes
+            if episode < before:
+                fault = fault or DISORDER
+            if not live[episode]:
+                fault = ENDED
+            heard[episode] = True
+            if not (kind == BRANCH or kind == FORK):
+                named += max(count, 0) * (2 if kind == EXTEND and argument == -1 else 1)
+            before = episode
+            at, a = at + 5, a + 1
+        for _ in range(bounds[job, 1]):
+            ids[i] = words[at]
+            at, i = at + 1, i + 1
+        for _ in range(bounds[job, 2]):
+            episode = first + words[at]
+            finals[f, 0], finals[f, 1], finals[f, 2], finals[f, 3] = (
+                episode,
+                words[at + 1],
+                words[at + 2],
+                job,
+            )
+            if not first <= episode < last:
+                return FOREIGN, actions, ids, finals, notes
+            if not live[episode]:
+                fault = ENDED
+            if heard[episode]:
+                fault = fault or TWICE
+            heard[episode] = True
+            at, f = at + 3, f + 1
+        for _ in range(bounds[job, 3]):
+            notes[n, 0], notes[n, 1], notes[n, 2] = first + words[at], words[at + 1], job
+            if not first <= notes[n, 0] < last:
+                return FOREIGN, actions, ids, finals, notes
+            at, n = at + 2, n + 1
+        if named != bounds[job, 1]:
+            fault = fault or MISCOUNT
+    return fault, actions, ids, finals, notes
 
 
 def write(told: Round, results: Revealed, wanted: int = TOKENS | SPENT) -> list[bytes]:
@@ -138,70 +200,115 @@ def write(told: Round, results: Revealed, wanted: int = TOKENS | SPENT) -> list[
     Args:
         wanted: which of the columns TOKENS and SPENT to tell.
     """
-    starts = [span.start for _, span in told.frames]
-    edges = np.searchsorted(results.episode, np.array([*starts, np.iinfo(np.int64).max]))
-    after = _running(np.maximum(results.rows, 0))
-    stops, heard = after[edges], np.searchsorted(results.news, after)
-    base = np.repeat(np.array(starts, np.int64), np.diff(edges))
-    who = np.stack([results.episode - base, results.rows, np.diff(heard)], axis=1)
-    actions = [_column(who, 12)]
-    if wanted & SPENT:
-        actions.append((results.ledger.tobytes(), 32))
-    what = (results.branch, results.answer, results.end)
-    news = [_column(values[results.news], 4) for values in what]
-    rows = []
-    if wanted & TOKENS:
-        rows += [_column(results.tokens, 4), _column(results.depth, 4)]
-    columns, scored = wanted, np.zeros(len(stops), np.int64)
-    if results.children is not None:
-        columns |= CHILDREN
-        rows.append(_column(results.children, 4))
-    if results.confidence is not None:
-        columns |= CONFIDENCE
-        rows.append((results.confidence.tobytes(), 4))
-    values = b""
-    if results.scores is not None:
-        columns |= PRM
-        rows.append(_column(results.scores[0], 4))
-        scored, values = _running(results.scores[0])[stops], results.scores[1].tobytes()
-    replies = []
-    at = list(zip(*(bounds.tolist() for bounds in (edges, stops, heard[edges], scored)), strict=True))
-    for (number, _), (a, row, new, score), (b, end, newer, last) in zip(
-        told.frames, at[:-1], at[1:], strict=True
-    ):
-        header = REPLY.pack(MAGIC, number, b - a, end - row, newer - new, columns, last - score)
-        parts = [data[a * width : b * width] for data, width in actions]
-        parts += [data[new * width : newer * width] for data, width in news]
-        parts += [data[row * width : end * width] for data, width in rows]
-        replies.append(b"".join((header, *parts, values[4 * score : 4 * last])))
-    return replies
+    prm, columns = results.scores, wanted
+    columns |= CHILDREN if results.children is not None else 0
+    columns |= CONFIDENCE if results.confidence is not None else 0
+    columns |= PRM if prm is not None else 0
+    words, stops = pack(
+        np.array([(number, span.start) for number, span in told.frames], np.int64),
+        columns,
+        results.episode,
+        results.rows,
+        results.ledger,
+        results.branch,
+        results.answer,
+        results.end,
+        results.news,
+        results.tokens,
+        results.depth if columns & TOKENS else NO_DEPTH,
+        NOTHING if results.children is None else results.children,
+        NO_DEPTH if results.confidence is None else results.confidence.view(np.int32),
+        NOTHING if prm is None else prm[0],
+        NO_DEPTH if prm is None else prm[1].view(np.int32),
+    )
+    data = words.tobytes()
+    return [data[4 * first : 4 * last] for first, last in pairwise([0, *stops.tolist()])]
 
 
-def _running(values: NDArray[Any]) -> Ints:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+@compiled
+def pack(
+    jobs: Ints,
+    columns: int,
+    episode: Ints,
+    rows: Ints,
+    ledger: Ints,
+    branch: Ints,
+    answer: Ints,
+    end: NDArray[np.uint8],
+    news: Ints,
+    tokens: Ints,
+    depth: NDArray[np.int32],
+    children: Ints,
+    confidence: NDArray[np.int32],
+    counts: Ints,
+    scores: NDArray[np.int32],
+) -> tuple[NDArray[np.int32], Ints]:
+    """The replies to some jobs, one behind the other, and where each ends (words).
 
-
-def _column(values: NDArray[Any], width: int) -> tuple[bytes, int]:
-    return values.astype(np.int32).tobytes(), width
-
-
-def _check_episodes(acting: Ints, ending: Ints, live: NDArray[np.bool_]) -> None:
-    if not (live[acting].all() and live[ending].all()):
-        raise FrameError("malformed frame: an episode that has ended")
-    if (acting[1:] < acting[:-1]).any():
-        raise FrameError("malformed frame: actions out of order")
-    if len(ending) and (np.bincount(np.concatenate([ending, acting[begins(acting)]])) > 1).any():
-        raise FrameError("malformed frame: an episode answers twice, or acts and answers")
-
-
-def _check_counts(actions: Ints, acting: Ints, ids: Ints) -> None:
-    width = id_counts(actions[:, 1], actions[:, 3], actions[:, 4])
-    if (np.bincount(acting, width, len(ids)) != ids).any():
-        raise FrameError("malformed frame: the counts of its actions do not add up to its ids")
+    Args:
+        jobs: int64[J, 2], the number of each one's frame and its first episode.
+        columns: which of the following to tell; those that are not may be empty.
+    """
+    many = 0
+    for k in range(len(rows)):
+        many += max(rows[k], 0)
+    each = 2 * (columns & TOKENS > 0) + (columns & CHILDREN > 0) + (columns & CONFIDENCE > 0)
+    size = 7 * len(jobs) + len(episode) * (11 if columns & SPENT else 3) + 3 * len(news) + each * many
+    size += many + len(scores) if columns & PRM else 0
+    words, stops = np.empty(size, np.int32), np.empty(len(jobs), np.int64)
+    at = a = row = new = score = 0
+    for job in range(len(jobs)):
+        last_a, last_row, last_new, last_score = a, row, new, score
+        head = at
+        at += 7
+        while last_a < len(episode) and (job + 1 == len(jobs) or episode[last_a] < jobs[job + 1, 1]):
+            last_row += max(rows[last_a], 0)
+            heard = last_new
+            while last_new < len(news) and news[last_new] < last_row:
+                last_new += 1
+            words[at], words[at + 1] = episode[last_a] - jobs[job, 1], rows[last_a]
+            words[at + 2] = last_new - heard
+            at, last_a = at + 3, last_a + 1
+        if columns & SPENT:
+            for k in range(a, last_a):
+                for what in range(4):
+                    words[at], words[at + 1] = ledger[k, what] & 0xFFFFFFFF, ledger[k, what] >> 32
+                    at += 2
+        for k in range(new, last_new):
+            there = at + k - new
+            words[there] = branch[news[k]]
+            words[there + last_new - new] = answer[news[k]]
+            words[there + 2 * (last_new - new)] = end[news[k]]
+        at += 3 * (last_new - new)
+        wide = last_row - row
+        if columns & TOKENS:
+            words[at : at + wide], words[at + wide : at + 2 * wide] = (
+                tokens[row:last_row],
+                depth[row:last_row],
+            )
+            at += 2 * wide
+        if columns & CHILDREN:
+            words[at : at + wide] = children[row:last_row]
+            at += wide
+        if columns & CONFIDENCE:
+            words[at : at + wide] = confidence[row:last_row]
+            at += wide
+        if columns & PRM:
+            words[at : at + wide] = counts[row:last_row]
+            last_score += counts[row:last_row].sum()
+            at += wide
+            words[at : at + last_score - score] = scores[score:last_score]
+            at += last_score - score
+        words[head], words[head + 1], words[head + 2] = MAGIC, jobs[job, 0], last_a - a
+        words[head + 3], words[head + 4] = wide, last_new - new
+        words[head + 5], words[head + 6] = columns, last_score - score
+        stops[job] = at
+        a, row, new, score = last_a, last_row, last_new, last_score
+    return words, stops
 
 
 def _read_texts(
-    finals: Ints, notes: Ints, text: bytes, errors: dict[int, str], said: list[tuple[int, str]]
+    finals: Ints, notes: Ints, text: bytes | bytearray, errors: dict[int, str], said: list[tuple[int, str]]
 ) -> None:
     """The errors of one job's finals and then its notes, which lie in its text one behind the other."""
     lengths = np.concatenate([finals[:, 2], notes[:, 1]])
@@ -209,7 +316,7 @@ def _read_texts(
         raise FrameError("malformed frame: text lengths")
     stops = np.cumsum(lengths)
     for row in np.flatnonzero(lengths).tolist():
-        part = printable(text[stops[row] - lengths[row] : stops[row]])
+        part = printable(bytes(text[stops[row] - lengths[row] : stops[row]]))
         if row < len(finals):
             errors[int(finals[row, 0])] = part
         else:

@@ -44,11 +44,11 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from env.branches import LIVE, PRUNED, TO_THE_END
 from env.episode import BRANCH, EXTEND, FINISH, FORK, PROBE, PRUNE, SCORE, UNASKED, UNPARSED
 from env.gym_solo import Columns, Solo, buffer
 from env.gym_table import ALL, ANSWER, KILO, NOT_OPENED, RUNNING, STATES, Table
 from env.gym_vector import ReplayVectorEnv
+from env.stand import LIVE, PRUNED, TO_THE_END
 from env.store import Store
 
 __all__ = ["ReplayEnv", "ReplayVectorEnv"]

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from env.branches import Branches
-from env.codes import NEW, Codes
+from env import stand as at
 from env.episode import UNASKED, UNPARSED
-from env.index import Index, Ints
-from env.order import Order, shuffled
+from env.index import Index
+from env.order import shuffled
 from env.replay import Replay
+from env.stand import NEW, Ints, Stand
 
 
 class RestartingReplay(Replay):
@@ -25,67 +25,40 @@ class RestartingReplay(Replay):
     """
 
     def __init__(self, index: Index, episodes: int, ceilings: Ints, slots: int) -> None:
+        self._ceilings, self._slots = ceilings, slots
+        self._pool = int(index.pool.sum(axis=1).max())
+        self._codes = int(np.diff(index.first_answer).max(initial=0)) + 2
         nothing = np.zeros(episodes, np.int64)
         super().__init__(index, nothing, nothing.copy(), max_branches=1)
-        self._ceilings = ceilings
-        self._orders = _Order(index, self.problems, self.seeds)
-        self._branches: _Branches = _Branches(index, self.problems, self._orders, np.full(episodes, slots))
-        self._codes: _Codes = _Codes(index, self.problems)
+
+    def _at_start(self) -> Stand:
+        stand, many = super()._at_start().with_room(self._slots), len(self.problems)
+        stand.episodes[:, at.FIRST_CODE] = np.arange(many) * self._codes - UNASKED
+        return stand._replace(
+            orders=np.zeros(many * self._pool, np.int64),
+            codes=np.full((many * self._codes, at.MEANING + 1), NEW, np.int64),
+        )
 
     def restart(self, episodes: Ints, problems: Sequence[int], seeds: Sequence[int]) -> None:
         """Put these episodes at the start of these problems, served in the orders of these seeds."""
+        index, stand = self.index, self._stand
         self.problems[episodes], self.seeds[episodes] = problems, seeds
-        self.max_branches[episodes] = self._ceilings[self.problems[episodes]]
-        for values in (self.ledger, self.asked, self.granted, self.rounds, self.correct):
-            values[episodes] = 0
-        self.live[episodes], self.final[episodes] = True, UNPARSED
-        self._orders.restart(episodes, self.problems[episodes])
-        self._branches.restart(episodes, self.problems[episodes], self.max_branches[episodes])
-        self._codes.restart(episodes)
-
-
-class _Order(Order):
-    def __init__(self, index: Index, problems: Ints, seeds: Ints) -> None:
-        super().__init__(index, problems, seeds)
-        self._width = int(index.pool.sum(axis=1).max())
-        self._orders = np.zeros(len(problems) * self._width, np.int64)
-
-    def restart(self, episodes: Ints, problems: Ints) -> None:
-        index = self._index
-        pool = index.pool[problems]
-        self._first_root[episodes] = index.first_root[problems[:, None] * index.arms + np.arange(index.arms)]
-        self._at[episodes] = (episodes * self._width)[:, None] + np.cumsum(pool, axis=1) - pool
-        each = zip(self._at[episodes].tolist(), pool.tolist(), self._seeds[episodes].tolist(), strict=True)
-        for starts, counts, seed in each:
+        self.live[episodes], self.final[episodes], self.correct[episodes] = True, UNPARSED, False
+        problem = self.problems[episodes]
+        self.max_branches[episodes] = self._ceilings[problem]
+        first_code = stand.episodes[episodes, at.FIRST_CODE]
+        stand.episodes[episodes] = 0
+        stand.episodes[episodes, at.FIRST_CODE] = first_code
+        stand.episodes[episodes, at.MAX_BRANCHES] = self.max_branches[episodes]
+        pool, arms = index.pool[problem], np.arange(index.arms)
+        order_at = (episodes * self._pool)[:, None] + np.cumsum(pool, axis=1) - pool
+        stand.roots[episodes, :, at.POOL], stand.roots[episodes, :, at.SERVED_ROOTS] = pool, 0
+        stand.roots[episodes, :, at.FIRST_ROOT] = index.first_root[problem[:, None] * index.arms + arms]
+        stand.roots[episodes, :, at.ORDER_AT] = order_at
+        for starts, counts, seed in zip(order_at.tolist(), pool.tolist(), seeds, strict=True):
             for start, count in zip(starts, counts, strict=True):
-                self._orders[start : start + count] = shuffled(count, seed)
-
-
-class _Branches(Branches):
-    def restart(self, episodes: Ints, problems: Ints, max_branches: Ints) -> None:
-        self._pool[episodes], self._max_branches[episodes] = self.index.pool[problems], max_branches
-        self.opened[episodes], self._rooted[episodes] = 0, 0
-        starts = (
-            (self.asked_at, -1),
-            (self.state, 0),
-            (self.told, UNASKED),
-            (self.scored, 0),
-            (self._served, 0),
-        )
-        for values, start in starts:
-            if len(values):
-                values.reshape(-1, self.capacity)[episodes] = start
-
-
-class _Codes(Codes):
-    def __init__(self, index: Index, problems: Ints) -> None:
-        super().__init__(index, problems)
-        self._width = int(np.diff(index.first_answer).max(initial=0)) + 2
-        self._first = np.arange(len(problems)) * self._width + 2
-        self._code, self._meaning = np.full((2, len(problems) * self._width), NEW, np.int64)
-        self._begin(np.arange(len(problems)))
-
-    def restart(self, episodes: Ints) -> None:
-        self._given[episodes] = 0
-        self._code.reshape(-1, self._width)[episodes] = NEW
-        self._begin(episodes)
+                stand.orders[start : start + count] = shuffled(count, seed)
+        stand.slots.reshape(len(self), -1, len(at.OPENING))[episodes] = at.OPENING
+        codes = stand.codes.reshape(len(self), self._codes, -1)
+        codes[episodes] = NEW
+        codes[episodes, :2, at.CODE] = UNASKED, UNPARSED

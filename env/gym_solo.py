@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from env.branches import EXHAUSTED, LIVE, PRUNED, TO_THE_END
 from env.episode import UNASKED, UNPARSED
 from env.index import Index
 from env.order import shuffled
+from env.stand import EXHAUSTED, LIVE, PRUNED, TO_THE_END
 
 NOT_SCORED = -1.0
 WORD = (1 << 64) - 1

@@ -11,12 +11,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from env.branches import EXHAUSTED, LIVE, PRUNED
 from env.episode import BRANCH, EXTEND, FINISH, FORK, PROBE, PRUNE, SCORE, UNASKED, UNPARSED
 from env.errors import UserError
 from env.gym_replay import RestartingReplay
 from env.gym_table import ALL, ANSWER, KILO, RUNNING, Table
 from env.replay import Results
+from env.stand import EXHAUSTED, LIVE, PRUNED
 from env.store import Store
 
 Seen = dict[str, NDArray[Any]]

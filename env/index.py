@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from env import stand as at
 from env.errors import UserError
 from env.forest import NOT_PARSED, NOT_PROBED, Forest
+from env.stand import Ints, Trees
 
 PROTOCOLS = ("standard", "published")
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,33 @@ class Index:
         return _lay_out(forest, np.where(known < 0, probe_tokens, known))
 
     @cached_property
+    def trees(self) -> Trees:
+        """The same for the engine."""
+        nodes = np.zeros((len(self.parent), at.WHOLE + 1), np.int32)
+        for column, values in (
+            (at.PARENT, self.parent),
+            (at.DEPTH, self.depth),
+            (at.COST, self.cost),
+            (at.ANSWER, self.answer),
+            (at.PROBE_COST, self.probe_cost),
+            (at.END, self.end),
+            (at.TAIL, self.tail),
+            (at.CHILD_COUNT, self.child_count),
+            (at.FIRST_CHILD, self.first_child),
+            (at.LOCAL, self.local if self.has_forks else 0),
+            (at.WHOLE, -1 if self.whole is None else self.whole),
+        ):
+            nodes[:, column] = values
+        return Trees(
+            nodes=nodes,
+            children=self.children.astype(np.int32),
+            roots=self.roots.astype(np.int32),
+            has_forks=self.has_forks,
+            has_probes=self.has_probes,
+            has_prm=self.forest.prm is not None,
+        )
+
+    @cached_property
     def has_forks(self) -> bool:
         """Whether any node has more than one child."""
         return bool(len(self.child_count) and self.child_count.max() > 1)
@@ -94,16 +122,6 @@ class Index:
     def has_silent_nodes(self) -> bool:
         """Whether some node, not the end of its path, was never asked."""
         return bool(((self.end == 0) & (self.answer == NOT_PROBED)).any())
-
-    @cached_property
-    def has_free_probes(self) -> bool:
-        """Whether asking costs nothing anywhere."""
-        return not self.probe_cost.any()
-
-    @cached_property
-    def has_open_leaves(self) -> bool:
-        """Whether some path stops without having ended."""
-        return bool(((self.child_count == 0) & (self.end == 0)).any())
 
     @cached_property
     def pool(self) -> Ints:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from env.actions import turns
-from env.branches import EXHAUSTED
 from env.episode import BRANCH, FORK, PRUNE
 from env.forest import END_NONE
 from env.program import Program
 from env.replay import Replay
+from env.stand import EXHAUSTED
 from env.store import Store
 from env.unit import Unit, play_unit
 

@@ -2,9 +2,9 @@
 
 import atexit
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from env.store import Store
 
 # Episodes that one engine plays in lockstep: enough for vectors, little enough for caches. In children the
 # episodes' own lists are elsewhere, and what counts is how many children one answer serves.
-WAVE, WAVE_APART = 512, 8192
+WAVE, WAVE_APART = 240, 8192
 # Episodes that one process plays at most, so that its limits are not tighter the larger the store is.
 BATCH = 300
 # The fewest episodes of a unit under "batch" that are replayed alone.
@@ -127,6 +127,7 @@ def play_unit(unit: Unit) -> Played:
         played.errors = dict.fromkeys(range(len(problems)), unit.refusal)
         return played
     columns = wanted(unit.program.source)
+    load = cache(partial(_load, unit))
     for first, last in _waves(unit):
         replay = Replay(
             index,
@@ -137,7 +138,7 @@ def play_unit(unit: Unit) -> Played:
         )
         if unit.isolation == "none":
             playback = Playback(replay, [range(len(replay))], columns)
-            failed = _play_here(unit, playback, played)
+            failed = _play_here(load, playback, played, unit.log)
         else:
             playback = Playback(replay, _spans(unit, len(replay)), columns)
             failed = _play_apart(unit, playback, played)
@@ -206,7 +207,12 @@ def _spans(unit: Unit, episodes: int) -> list[range]:
     ]
 
 
-def _play_here(unit: Unit, playback: Playback, played: Played) -> str:
+def _play_here(
+    load: Callable[[], tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]],
+    playback: Playback,
+    played: Played,
+    tracing: bool,
+) -> str:
     replay = playback.replay
 
     def exchange(frame: bytes) -> bytes:
@@ -216,15 +222,12 @@ def _play_here(unit: Unit, playback: Playback, played: Played) -> str:
         return reply
 
     try:
-        names = unit.program.load()
-        settings = resolve(names, unit.beta, unit.overrides)
-        # As a child would tell them: plain values, or an error.
-        played.settings = unpack(pack(settings))
+        solve, settings, played.settings = load()
         episodes = [
-            Episode(key, most, unit.log)
+            Episode(key, most, tracing)
             for key, most in zip(replay.seed_keys, replay.max_branches.tolist(), strict=True)
         ]
-        play(names["solve"], settings, episodes, exchange)
+        play(solve, settings, episodes, exchange)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -232,6 +235,13 @@ def _play_here(unit: Unit, playback: Playback, played: Played) -> str:
         playback.errors |= {e: failed for e in range(len(replay)) if replay.live[e]}
         return failed
     return ""
+
+
+def _load(unit: Unit) -> tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]:
+    """The program's `solve`, its settings, and these as a child would tell them: plain, or an error."""
+    names = unit.program.load()
+    settings = resolve(names, unit.beta, unit.overrides)
+    return names["solve"], settings, unpack(pack(settings))
 
 
 def _play_apart(unit: Unit, playback: Playback, played: Played) -> str:

@@ -15,6 +15,7 @@ from env.costs.shapes import SHAPES
 from env.episode import KINDS
 from env.index import Index
 from env.replay import Replay
+from env.stand import OPENED
 from tests.cost_reference import replayed
 from tests.forests import recordings, stored, trees
 from tests.playing import grow, play_on
@@ -239,7 +240,7 @@ def test_any_episodes_under_the_published_protocol(files, recorded, episodes, ma
         table, ids = [], []
         for episode, (*_, program, _) in enumerate(episodes):
             for number in program[turn] if turn < len(program) else ():
-                known = int(replay._branches.opened[episode])
+                known = int(replay._stand.episodes[episode, OPENED])
                 row, named = drawn(number, known).encoded(episode)
                 table.append(row)
                 ids += named

@@ -55,7 +55,6 @@ def test_nodes_are_laid_out_depth_first_with_what_they_cost(store):
         first = index.first_answer[p]
         assert {a for a in range(problem.answers) if index.correct[first + a]} == problem.right
     assert index.has_forks == any(len(node.children) > 1 for node in nodes)
-    assert index.has_open_leaves == any(not node.children and not node.end for node in nodes)
 
 
 @settings(max_examples=150, deadline=None)
@@ -80,7 +79,6 @@ def test_the_published_view_has_a_row_a_probe_and_one_that_ends(recorded):
             at += n + 1
     assert at == len(index.cost)
     assert not index.has_forks
-    assert not index.has_open_leaves
 
 
 def test_the_published_view_knows_its_nodes_however_they_are_stored():

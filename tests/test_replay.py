@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from env.engine import TOO_MANY
 from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PROBE, PRUNE, SCORE
 from env.index import Index
-from env.replay import TOO_MANY, Replay
+from env.replay import Replay
 from tests.forests import (
     INTERVAL,
     Digits,

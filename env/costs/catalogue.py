@@ -9,8 +9,8 @@ from env.costs.shapes import Shape, shape
 from env.costs.sharing import held, integral, peak, reads
 from env.costs.tables import read_tables
 from env.errors import UserError
-from env.index import Ints
 from env.order import begins, rank
+from env.stand import Ints
 
 Bools = NDArray[np.bool_]
 

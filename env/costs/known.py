@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from env.index import Ints
+from env.stand import Ints
 from env.store import Store
 
 

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.actions import id_counts
-from env.branches import EXHAUSTED, LIVE, PRUNED
 from env.episode import BRANCH, FORK, PRUNE, SCORE
-from env.index import Ints
 from env.order import begins
 from env.replay import Replay, Results
+from env.stand import EXHAUSTED, LIVE, PRUNED, Ints
 
 Floats = NDArray[np.float64]
 

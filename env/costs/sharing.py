@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from env.costs.log import Floats, Log
-from env.index import Ints
 from env.order import begins
+from env.stand import Ints
 
 
 def reads(log: Log) -> Floats:

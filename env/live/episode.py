@@ -13,7 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.actions import id_counts
-from env.branches import EXHAUSTED, LIVE, PRUNED, TO_THE_END
+from env.engine import (
+    NEGATIVE,
+    NO_ACTION,
+    NO_ARM,
+    NO_FORKS,
+    NO_PRM,
+    NO_PROBES,
+    TOO_MANY,
+    TWICE,
+    UNKNOWN_BRANCH,
+    mixed,
+)
 from env.episode import (
     BRANCH,
     EXTEND,
@@ -29,23 +40,11 @@ from env.episode import (
     Spent,
 )
 from env.frames import read, write
-from env.index import Ints
 from env.live.answers import Answers
 from env.live.model import Abilities, Branch, Session
 from env.live.names import Names, Place
-from env.order import mix
-from env.replay import (
-    NEGATIVE,
-    NO_ACTION,
-    NO_ARM,
-    NO_FORKS,
-    NO_PRM,
-    NO_PROBES,
-    TOO_MANY,
-    TWICE,
-    UNKNOWN_BRANCH,
-    Revealed,
-)
+from env.replay import Revealed
+from env.stand import EXHAUSTED, LIVE, PRUNED, TO_THE_END, Ints
 
 T = TypeVar("T")
 
@@ -146,7 +145,7 @@ class LiveEpisode:
     ) -> None:
         self.session, self.names, self.answers = session, names, answers
         self.max_branches = names.max_branches
-        self.seed_key = int(mix(np.array([seed], np.int64).astype(np.uint64))[0])
+        self.seed_key = int(mixed(np.array([seed], np.int64).astype(np.uint64))[0])
         self.branches: list[LiveBranch] = []
         self.ledger = Spent(0, 0, 0, 0)
         self.asked = self.granted = self.rounds = 0

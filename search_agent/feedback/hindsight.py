@@ -43,9 +43,10 @@ from numpy.typing import NDArray
 
 from env.costs.log import Log
 from env.episode import BRANCH, FORK, PRUNE, UNASKED, UNPARSED
-from env.index import Index, Ints
+from env.index import Index
 from env.order import Order, rank
 from env.replay import Replay
+from env.stand import Ints
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 
 from env.episode import BRANCH, FINISH
-from env.index import Index, Ints
+from env.index import Index
 from env.order import rank
 from env.replay import Replay
+from env.stand import Ints
 from env.store import Store
 
 # Episodes that scout at a time.

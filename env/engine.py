@@ -1,0 +1,391 @@
+"""What a round does to the branches of all episodes, as compiled loops over flat arrays.
+
+`env.replay` says what goes in and comes out, `env.stand` what the arrays hold. Each action is checked by itself
+first; then all prunes of the round take place, then all openings, then all moves.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from env import stand as at
+from env.compiled import compiled
+from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PRUNE, SCORE, UNASKED, UNPARSED
+from env.stand import EXHAUSTED, LIVE, NEW, PRUNED, TO_THE_END, Ints, Stand, Trees
+
+UNKNOWN_BRANCH, TWICE, NEGATIVE, NO_FORKS, NO_PRM, NO_ARM, NO_ACTION, TOO_MANY, NO_PROBES = range(1, 10)
+
+
+class Shown(NamedTuple):
+    """What came of a round of A actions and R rows, as `env.replay.Results` has it.
+
+    `first` is int64[A], the action's place among all that were asked, prunes included.
+    """
+
+    first: Ints
+    episode: Ints
+    rows: Ints
+    ledger: Ints
+    branch: Ints
+    node: Ints
+    answer: Ints
+    tokens: Ints
+    probe_tokens: Ints
+    end: NDArray[np.uint8]
+    children: Ints
+    news: Ints
+
+
+@compiled
+def room(trees: Trees, stand: Stand, actions: Ints) -> int:
+    """The branches that an episode may come to have by these actions, at most."""
+    needed = now = 0
+    for a in range(len(actions)):
+        episode, kind, count, argument = actions[a, 0], actions[a, 1], actions[a, 3], actions[a, 4]
+        if a == 0 or episode != actions[a - 1, 0]:
+            now = stand.episodes[episode, at.OPENED]
+        if kind == BRANCH:
+            now += min(max(count, 0), stand.episodes[episode, at.MAX_BRANCHES])
+        elif kind == FORK and 0 <= argument < stand.episodes[episode, at.OPENED]:
+            capacity = len(stand.slots) // len(stand.episodes)
+            now += min(
+                max(count, 0),
+                trees.nodes[stand.slots[episode * capacity + argument, at.NODE], at.CHILD_COUNT],
+            )
+        needed = max(needed, now)
+    return needed
+
+
+@compiled
+def play(trees: Trees, stand: Stand, actions: Ints, ids: Ints) -> Shown:
+    """Answer one round; every slot that it can need must be there, see `room`.
+
+    Raises:
+        IndexError: actions of no such episode, or of more or fewer ids than there are.
+    """
+    capacity = len(stand.slots) // max(1, len(stand.episodes))
+    refused, first_id, rows = check(trees, stand, actions, ids)
+    prune(stand, capacity, actions, ids, first_id)
+    check_ids(stand, capacity, actions, ids, refused, first_id, rows)
+    first_born = open_branches(trees, stand, capacity, actions, refused, rows)
+    return advance(trees, stand, capacity, actions, ids, refused, first_id, first_born, rows)
+
+
+@compiled
+def integers(count: int) -> Ints:
+    """Zeros."""
+    return np.zeros(count, np.int64)
+
+
+@compiled
+def check(trees: Trees, stand: Stand, actions: Ints, ids: Ints) -> tuple[Ints, Ints, Ints]:
+    """Why each action is refused by itself (0 = it is not), where its ids begin, and how many it names."""
+    refused, first_id, rows = integers(len(actions)), integers(len(actions)), integers(len(actions))
+    place = rank = 0
+    for a in range(len(actions)):
+        episode, kind, probe = actions[a, 0], actions[a, 1], actions[a, 2]
+        count, argument = actions[a, 3], actions[a, 4]
+        if not 0 <= episode < len(stand.episodes):
+            raise IndexError("an action of no episode")
+        rank = rank + 1 if a and episode == actions[a - 1, 0] else 0
+        opening = kind == BRANCH or kind == FORK
+        named = 0 if opening else max(count, 0)
+        first_id[a] = place
+        place += 2 * named if kind == EXTEND and argument == -1 else named
+        why = 0
+        if not BRANCH <= kind <= PRUNE:
+            why = NO_ACTION
+        elif kind == SCORE and not trees.has_prm:
+            why = NO_PRM
+        elif kind == FORK and not trees.has_forks:
+            why = NO_FORKS
+        if count < 0 or (kind == EXTEND and argument < -1):
+            why = NEGATIVE
+        if probe != 0 and not trees.has_probes:
+            why = NO_PROBES
+        if kind == BRANCH and not 0 <= argument < stand.roots.shape[1]:
+            why = NO_ARM
+        if kind == FORK and why == 0 and not 0 <= argument < stand.episodes[episode, at.OPENED]:
+            why = UNKNOWN_BRANCH
+        if rank >= MAX_ACTIONS:
+            why = TOO_MANY
+        refused[a] = why
+        rows[a] = named
+    if place != len(ids):
+        raise IndexError("actions of more or fewer ids than there are")
+    return refused, first_id, rows
+
+
+@compiled
+def prune(stand: Stand, capacity: int, actions: Ints, ids: Ints, first_id: Ints) -> None:
+    """Give branches up, those that there are."""
+    for a in range(len(actions)):
+        if actions[a, 1] == PRUNE:
+            episode = actions[a, 0]
+            for k in range(first_id[a], first_id[a] + max(actions[a, 3], 0)):
+                slot = episode * capacity + ids[k]
+                if 0 <= ids[k] < stand.episodes[episode, at.OPENED] and stand.slots[slot, at.STATE] == LIVE:
+                    stand.slots[slot, at.STATE] = PRUNED
+
+
+@compiled
+def check_ids(
+    stand: Stand, capacity: int, actions: Ints, ids: Ints, refused: Ints, first_id: Ints, rows: Ints
+) -> None:
+    """Refuse actions that name a branch that there is not, or one that is named again later in the round."""
+    for a in range(len(actions)):
+        if refused[a] or actions[a, 1] == PRUNE:
+            rows[a] = 0
+        for k in range(first_id[a], first_id[a] + rows[a]):
+            if not 0 <= ids[k] < stand.episodes[actions[a, 0], at.OPENED]:
+                refused[a] = UNKNOWN_BRANCH
+        if refused[a]:
+            rows[a] = 0
+        for k in range(first_id[a], first_id[a] + rows[a]):
+            stand.slots[actions[a, 0] * capacity + ids[k], at.TICKET] = k
+    for a in range(len(actions)):
+        for k in range(first_id[a], first_id[a] + rows[a]):
+            if stand.slots[actions[a, 0] * capacity + ids[k], at.TICKET] != k:
+                refused[a] = TWICE
+        if refused[a]:
+            rows[a] = 0
+
+
+@compiled
+def open_branches(
+    trees: Trees, stand: Stand, capacity: int, actions: Ints, refused: Ints, rows: Ints
+) -> Ints:
+    """Open what is to be opened, as far as there is any; the first new branch of each action."""
+    first_born = np.zeros(len(actions), np.int64)
+    for a in range(len(actions)):
+        episode, kind, count, argument = actions[a, 0], actions[a, 1], actions[a, 3], actions[a, 4]
+        if refused[a] or not (kind == BRANCH or kind == FORK):
+            continue
+        first_born[a] = born = stand.episodes[episode, at.OPENED]
+        slot = episode * capacity + born
+        if kind == BRANCH:
+            served = stand.roots[episode, argument, at.SERVED_ROOTS]
+            left = min(
+                stand.episodes[episode, at.MAX_BRANCHES] - stand.roots[episode, :, at.SERVED_ROOTS].sum(),
+                stand.roots[episode, argument, at.POOL] - served,
+            )
+            got = min(count, max(left, 0))
+            order = stand.roots[episode, argument, at.ORDER_AT] + served
+            for nth in range(got):
+                root = stand.roots[episode, argument, at.FIRST_ROOT] + stand.orders[order + nth]
+                stand.slots[slot + nth, at.NODE] = trees.roots[root]
+            stand.roots[episode, argument, at.SERVED_ROOTS] += got
+        else:
+            parent = episode * capacity + argument
+            node, served = stand.slots[parent, at.NODE], stand.slots[parent, at.SERVED]
+            left = (
+                0 if stand.slots[parent, at.STATE] == PRUNED else trees.nodes[node, at.CHILD_COUNT] - served
+            )
+            got = min(count, max(left, 0))
+            for nth in range(got):
+                stand.slots[slot + nth, at.NODE] = nth_child(trees, stand.seeds[episode], node, served + nth)
+                if trees.has_prm:
+                    stand.slots[slot + nth, at.SCORED] = stand.slots[parent, at.SCORED]
+            stand.slots[parent, at.SERVED] += got
+        stand.episodes[episode, at.OPENED] += got
+        stand.episodes[episode, at.ASKED] += count
+        stand.episodes[episode, at.GRANTED] += got
+        rows[a] = got
+    return first_born
+
+
+@compiled
+def advance(
+    trees: Trees,
+    stand: Stand,
+    capacity: int,
+    actions: Ints,
+    ids: Ints,
+    refused: Ints,
+    first_id: Ints,
+    first_born: Ints,
+    rows: Ints,
+) -> Shown:
+    """Move what is to move, ask what is to be asked, and charge for it."""
+    first = np.flatnonzero(actions[:, 1] != PRUNE)
+    many = rows.sum()
+    episodes, counts = actions[first, 0], integers(len(first))
+    branches, nodes, answers = integers(many), integers(many), integers(many)
+    tokens, probe_tokens, news = integers(many), integers(many), integers(many)
+    ends, children = np.zeros(many, np.uint8), integers(many if trees.has_forks else 0)
+    # As locals, for passing on what counts its references costs more than a row.
+    tree, slots, table, codes = trees.nodes, stand.slots, stand.episodes, stand.codes
+    row = told = longest = 0
+    for k in range(len(first)):
+        a = first[k]
+        episode, kind, probe, argument = actions[a, 0], actions[a, 1], actions[a, 2], actions[a, 4]
+        opening = kind == BRANCH or kind == FORK
+        if k == 0 or episode != episodes[k - 1]:
+            table[episode, at.ROUNDS] += 1
+            longest = 0
+        counts[k] = -refused[a] if refused[a] else rows[a]
+        for j in range(rows[a]):
+            branch = first_born[a] + j if opening else ids[first_id[a] + j]
+            slot = episode * capacity + branch
+            steps = 0
+            if kind == FINISH:
+                steps = TO_THE_END
+            elif kind == EXTEND:
+                steps = argument if argument >= 0 else ids[first_id[a] + rows[a] + j] & 0xFFFFFFFF
+            before = here = slots[slot, at.NODE]
+            if steps > 0 and slots[slot, at.STATE] != PRUNED:
+                if trees.has_forks:
+                    here = walk(trees, stand, episode, slot, steps)
+                else:
+                    here = min(before + steps, tree[before, at.TAIL])
+                    if before + steps > here:
+                        exhaust(tree, slots, table, episode, slot, here)
+                slots[slot, at.NODE] = here
+            end = slots[slot, at.STATE]
+            if end == LIVE:
+                end = tree[here, at.END]
+            last, said, asking = slots[slot, at.ASKED_AT], tree[here, at.ANSWER], 0
+            if opening:
+                decoded = first_segment(tree, here, probe != 0)
+            else:
+                decoded = decoded_between(tree, before, here, steps == TO_THE_END and last != before)
+            if probe != 0 and (end == LIVE or end == EXHAUSTED):
+                if last != here:
+                    asking = tree[here, at.PROBE_COST]
+                    slots[slot, at.ASKED_AT] = here
+                    if said == UNASKED:
+                        table[episode, at.ASKED] += 1
+            elif not LIVE < end < EXHAUSTED:
+                said = UNASKED
+            code = UNASKED if said == UNASKED else encode(table, codes, episode, said)
+            table[episode, at.DECODE] += decoded
+            table[episode, at.PROBE_TOKENS] += asking
+            if kind == SCORE:
+                table[episode, at.PRM_TOKENS] += tree[here, at.COST] - slots[slot, at.SCORED]
+                slots[slot, at.SCORED] = tree[here, at.COST]
+            if decoded + asking > longest:
+                table[episode, at.SEQUENTIAL] += decoded + asking - longest
+                longest = decoded + asking
+            if end != LIVE or (code != UNASKED and code != slots[slot, at.TOLD]):
+                news[told] = row
+                told += 1
+            if code != UNASKED:
+                slots[slot, at.TOLD] = code
+            branches[row], nodes[row], answers[row] = branch, here, code
+            tokens[row], probe_tokens[row], ends[row] = decoded, asking, end
+            if trees.has_forks:
+                children[row] = tree[here, at.CHILD_COUNT] - slots[slot, at.SERVED]
+            row += 1
+    return Shown(
+        first, episodes, counts, stand.episodes[episodes, : at.SEQUENTIAL + 1],
+        branches, nodes, answers, tokens, probe_tokens, ends, children, news[:told],
+    )  # fmt: skip
+
+
+@compiled
+def exhaust(tree: NDArray[np.int32], slots: Ints, table: Ints, episode: int, slot: int, node: int) -> None:
+    """A branch was to go on where the store holds nothing more, unless its path ends there."""
+    if tree[node, at.END] == LIVE and slots[slot, at.STATE] == LIVE:
+        slots[slot, at.STATE] = EXHAUSTED
+        table[episode, at.ASKED] += 1
+
+
+@compiled
+def walk(trees: Trees, stand: Stand, episode: int, slot: int, steps: int) -> int:
+    """The node that a branch comes to where paths fork: it takes its node's next unserved child."""
+    tree, slots = trees.nodes, stand.slots
+    node, left = slots[slot, at.NODE], steps
+    while left > 0 and slots[slot, at.STATE] == LIVE:
+        served = slots[slot, at.SERVED]
+        if tree[node, at.CHILD_COUNT] <= served:
+            exhaust(tree, slots, stand.episodes, episode, slot, node)
+            break
+        run = min(tree[node, at.TAIL] - node, left) if served == 0 else 0
+        node = node + run if run > 0 else nth_child(trees, stand.seeds[episode], node, served)
+        slots[slot, at.SERVED] = 0
+        left -= max(run, 1)
+    return node
+
+
+@compiled
+def first_segment(tree: NDArray[np.int32], node: int, probed: bool) -> int:
+    """Tokens decoded into the node at which a branch opens."""
+    if tree[node, at.WHOLE] >= 0 and not probed:
+        # The published rule: read whole without ever being asked, a branch costs its true length.
+        return min(tree[node, at.COST], tree[node, at.WHOLE])
+    above = tree[node, at.PARENT]
+    return tree[node, at.COST] - (tree[above, at.COST] if above >= 0 else 0)
+
+
+@compiled
+def decoded_between(tree: NDArray[np.int32], before: int, here: int, whole: bool) -> int:
+    """Tokens decoded from one node to another; `whole`: in one go to the end, unasked where it began."""
+    if whole and tree[before, at.WHOLE] >= 0 and here != before and tree[before, at.DEPTH] == 1:
+        return tree[here, at.WHOLE] - min(tree[before, at.COST], tree[before, at.WHOLE])
+    return tree[here, at.COST] - tree[before, at.COST]
+
+
+@compiled
+def encode(table: Ints, codes: Ints, episode: int, said: int) -> int:
+    """The episode's code of an answer id of its problem: numbered as seen; UNPARSED stays."""
+    first = table[episode, at.FIRST_CODE]
+    if codes[first + said, at.CODE] == NEW:
+        codes[first + said, at.CODE] = number = table[episode, at.GIVEN]
+        codes[first + number, at.MEANING] = said
+        table[episode, at.GIVEN] = number + 1
+    return codes[first + said, at.CODE]
+
+
+@compiled
+def nth_child(trees: Trees, seed: np.uint64, node: int, nth: int) -> int:
+    """The nth child of a node, ordered by a hash of the seed and of the child's place in its tree."""
+    first, count = trees.nodes[node, at.FIRST_CHILD], trees.nodes[node, at.CHILD_COUNT]
+    if count == 1:
+        return trees.children[first + nth]
+    keys = np.empty(count, np.uint64)
+    for k in range(count):
+        keys[k] = mix(mix(seed) + np.uint64(trees.nodes[trees.children[first + k], at.LOCAL]))
+    return trees.children[first + np.argsort(keys, kind="mergesort")[nth]]
+
+
+@compiled
+def nth_children(trees: Trees, seeds: NDArray[np.uint64], nodes: Ints, nth: Ints) -> Ints:
+    """`nth_child` of many nodes, each under a seed of its own."""
+    found = np.empty(len(nodes), np.int64)
+    for k in range(len(nodes)):
+        found[k] = nth_child(trees, seeds[k], nodes[k], nth[k])
+    return found
+
+
+@compiled
+def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """`mix` of each."""
+    return np.array([mix(value) for value in values], np.uint64)
+
+
+@compiled
+def mix(value: np.uint64) -> np.uint64:
+    """SplitMix64's finaliser (Steele et al. 2014): neighbouring inputs give unrelated outputs."""
+    z = value + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@compiled
+def grade(
+    stand: Stand, problems: Ints, first_answer: Ints, right: NDArray[np.bool_], episodes: Ints, answers: Ints
+) -> tuple[NDArray[np.bool_], Ints, NDArray[np.bool_]]:
+    """For each answer: whether its episode has seen that code (or it is UNPARSED), it if so, if it is right."""
+    seen, correct = np.zeros(len(episodes), np.bool_), np.zeros(len(episodes), np.bool_)
+    final = np.full(len(episodes), UNPARSED, np.int64)
+    for k in range(len(episodes)):
+        e = episodes[k]
+        seen[k] = UNPARSED <= answers[k] < stand.episodes[e, at.GIVEN]
+        if seen[k]:
+            final[k] = answers[k]
+            if answers[k] >= 0:
+                meaning = stand.codes[stand.episodes[e, at.FIRST_CODE] + answers[k], at.MEANING]
+                correct[k] = right[first_answer[problems[e]] + meaning]
+    return seen, final, correct

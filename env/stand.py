@@ -1,0 +1,92 @@
+"""The arrays on which `env.engine` plays: the trees, and where every branch of every episode stands.
+
+A row each for nodes, for episodes, for the branches of episodes: what a round needs of one lies together.
+Branch b of episode e is in slot `e * capacity + b`, where `capacity` is slots / E.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from env.episode import ENDS, UNASKED
+
+Ints = NDArray[np.int64]
+
+LIVE, EXHAUSTED, PRUNED = (ENDS.index(why) for why in (None, "exhausted", "pruned"))
+TO_THE_END = 1 << 40
+# Of an answer that an episode has not seen, in place of its code.
+NEW = -3
+
+# Columns of `Trees.nodes`, as in `env.index.Index`; WHOLE is -1 and LOCAL 0 where it has none.
+PARENT, DEPTH, COST, ANSWER, PROBE_COST, END, TAIL, CHILD_COUNT, FIRST_CHILD, LOCAL, WHOLE = range(11)
+
+# Columns of `Stand.episodes`. First the ledger: decode, probe, PRM and sequential tokens.
+DECODE, PROBE_TOKENS, PRM_TOKENS, SEQUENTIAL = range(4)
+# Branches and forks asked for and served; rounds; branches that may be opened at the root; branches so far.
+ASKED, GRANTED, ROUNDS, MAX_BRANCHES, OPENED = range(4, 9)
+# Where the episode's codes begin in `Stand.codes`; how many it has.
+FIRST_CODE, GIVEN = range(9, 11)
+OF_EPISODE = 11
+
+# Columns of `Stand.roots`, of an arm: root branches that there are; those that were served; where they begin
+# in `Trees.roots`; where the order in which they are served begins in `Stand.orders`.
+POOL, SERVED_ROOTS, FIRST_ROOT, ORDER_AT = range(4)
+
+# Columns of `Stand.slots`. The node that the branch stands at; the one at which it was last probed, -1 for none;
+# LIVE, EXHAUSTED or PRUNED (how a path ended by itself is its node's to say); the answer code that its
+# controller knows, UNASKED for none; tokens of its path that the PRM has seen; children of its node that its
+# forks have taken; scratch.
+NODE, ASKED_AT, STATE, TOLD, SCORED, SERVED, TICKET = range(7)
+OPENING = (0, -1, LIVE, UNASKED, 0, 0, 0)
+
+# Columns of `Stand.codes`: an answer id's code, NEW for none (UNASKED and UNPARSED have theirs as well, in the
+# two rows before the first), and a code's answer id.
+CODE, MEANING = range(2)
+
+
+class Trees(NamedTuple):
+    """The index of a store.
+
+    Attributes:
+        nodes: int32[N, 11].
+        children: int32[C], of all nodes with any.
+        roots: int32[R], by problem and arm.
+    """
+
+    nodes: NDArray[np.int32]
+    children: NDArray[np.int32]
+    roots: NDArray[np.int32]
+    has_forks: bool
+    has_probes: bool
+    has_prm: bool
+
+
+class Stand(NamedTuple):
+    """Where E episodes stand.
+
+    Attributes:
+        episodes: int64[E, 11].
+        seeds: uint64[E].
+        roots: int64[E, arms, 4].
+        orders: int64, what `roots` points to.
+        slots: int64[slots, 7].
+        codes: int64[A, 2].
+    """
+
+    episodes: Ints
+    seeds: NDArray[np.uint64]
+    roots: Ints
+    orders: Ints
+    slots: Ints
+    codes: Ints
+
+    def with_room(self, needed: int) -> "Stand":
+        """The same with room for so many branches an episode."""
+        episodes = len(self.episodes)
+        old = len(self.slots) // max(1, episodes)
+        if needed <= old:
+            return self
+        grown = np.full((episodes, max(needed, 2 * old), len(OPENING)), OPENING, np.int64)
+        grown[:, :old] = self.slots.reshape(episodes, old, -1)
+        return self._replace(slots=grown.reshape(-1, len(OPENING)))
