@@ -12,10 +12,9 @@ def schedule(beta):
 async def solve(ep, max_branches, threshold):
     votes = Counter()
     for read in range(max_branches):
-        branches = await ep.branch(1, probe=False)
+        branches = await ep.sample(1)
         if not branches:
             break
-        await ep.finish(branches)
         votes[ep.answer[branches[0]]] += 1
         if read and majority_confidence(votes) > threshold:
             break

@@ -14,8 +14,7 @@ def schedule(beta):
 
 
 async def solve(ep, max_branches, aggregate, vote):
-    branches = await ep.branch(max_branches, probe=False)
-    await ep.finish(branches)
+    branches = await ep.sample(max_branches)
     await ep.score(branches)
     answers = [ep.answer[b] for b in branches]
     scores = [path_score(ep.prm[b], aggregate) for b in branches]

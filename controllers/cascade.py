@@ -18,8 +18,7 @@ def schedule(beta):
 
 
 async def votes_of(ep, arm, count):
-    branches = await ep.branch(count, probe=False, arm=arm)
-    await ep.finish(branches)
+    branches = await ep.sample(count, arm=arm)
     return [a for a in (ep.answer[b] for b in branches) if a is not None and a >= 0], len(branches)
 
 

@@ -22,10 +22,9 @@ def schedule(beta):
 async def solve(ep, max_branches, first, threshold):
     votes, wanted = Counter(), min(first, max_branches)
     while wanted > votes.total():
-        branches = await ep.branch(wanted - votes.total(), probe=False)
+        branches = await ep.sample(wanted - votes.total())
         if not branches:
             break
-        await ep.finish(branches)
         votes.update(ep.answer[b] for b in branches)
         if len(votes) == 1 or majority_confidence(votes) > threshold:
             break

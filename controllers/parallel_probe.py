@@ -19,7 +19,8 @@ async def solve(ep, max_branches, stability, patience, warm_up, max_steps):
     winner, stable = None, 0
     for step in range(max_steps):
         running = await ep.extend(running)
-        previous, winner = winner, majority([answer[b] for b in voters], winner)
+        votes = answer if len(voters) == len(answer) else [answer[b] for b in voters]
+        previous, winner = winner, majority(votes, winner)
         if step >= warm_up:
             off_track = {b: off_track.get(b, 0) + 1 for b in running if answer[b] != winner}
             lost = {b for b, steps in off_track.items() if steps >= patience}

@@ -20,11 +20,10 @@ def schedule(beta):
 async def solve(ep, max_branches, threshold):
     votes = []
     for opened in range(0, max_branches, 2):
-        pair = await ep.together(ep.branch(1, probe=False), ep.branch(1, probe=False, arm=1))
+        pair = await ep.together(ep.sample(1), ep.sample(1, arm=1))
         branches = [b for born in pair for b in born]
         if not branches:
             break
-        await ep.finish(branches)
         votes += [a for a in (ep.answer[b] for b in branches) if a is not None and a >= 0]
         agreed = opened == 0 and len(votes) == 2 and votes[0] == votes[1]
         if agreed or majority_confidence(votes) > threshold:

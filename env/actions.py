@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from env.episode import BRANCH, EXTEND, FORK, PRUNE
+from env.episode import EXTEND, OPENING, PRUNE
 from env.stand import Ints
 
 
@@ -29,7 +29,7 @@ class Turn(NamedTuple):
 
 def id_counts(kind: Ints, count: Ints, argument: Ints) -> Ints:
     """int64[A], ids of each action: none where it opens branches, two a branch that has steps of its own."""
-    named = np.where((kind == BRANCH) | (kind == FORK), 0, np.maximum(count, 0))
+    named = np.where(np.isin(kind, OPENING), 0, np.maximum(count, 0))
     return np.where((kind == EXTEND) & (argument == -1), 2 * named, named)
 
 

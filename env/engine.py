@@ -1,40 +1,29 @@
 """What a round does to the branches of all episodes, as compiled loops over flat arrays.
 
-`env.replay` says what goes in and comes out, `env.stand` what the arrays hold. Each action is checked by itself
-first; then all prunes of the round take place, then all openings, then all moves.
+`env.replay` says what goes in and comes out, `env.stand` what the arrays hold. Each action is checked by
+itself first; then all prunes of the round take place, then all openings, then all moves.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from env import stand as at
 from env.compiled import compiled
-from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PRUNE, SCORE, UNASKED, UNPARSED
-from env.stand import EXHAUSTED, LIVE, NEW, PRUNED, TO_THE_END, Ints, Stand, Trees
+from env.episode import (
+    BRANCH,
+    EXTEND,
+    FINISH,
+    FORK,
+    MAX_ACTIONS,
+    PRUNE,
+    SAMPLE,
+    SCORE,
+    UNASKED,
+    UNPARSED,
+)
+from env.stand import EXHAUSTED, LIVE, NEW, PRUNED, TO_THE_END, Ints, Shown, Stand, Trees
 
 UNKNOWN_BRANCH, TWICE, NEGATIVE, NO_FORKS, NO_PRM, NO_ARM, NO_ACTION, TOO_MANY, NO_PROBES = range(1, 10)
-
-
-class Shown(NamedTuple):
-    """What came of a round of A actions and R rows, as `env.replay.Results` has it.
-
-    `first` is int64[A], the action's place among all that were asked, prunes included.
-    """
-
-    first: Ints
-    episode: Ints
-    rows: Ints
-    ledger: Ints
-    branch: Ints
-    node: Ints
-    answer: Ints
-    tokens: Ints
-    probe_tokens: Ints
-    end: NDArray[np.uint8]
-    children: Ints
-    news: Ints
 
 
 @compiled
@@ -43,9 +32,11 @@ def room(trees: Trees, stand: Stand, actions: Ints) -> int:
     needed = now = 0
     for a in range(len(actions)):
         episode, kind, count, argument = actions[a, 0], actions[a, 1], actions[a, 3], actions[a, 4]
+        if not 0 <= episode < len(stand.episodes):
+            raise IndexError("an action of no episode")
         if a == 0 or episode != actions[a - 1, 0]:
             now = stand.episodes[episode, at.OPENED]
-        if kind == BRANCH:
+        if kind == BRANCH or kind == SAMPLE:
             now += min(max(count, 0), stand.episodes[episode, at.MAX_BRANCHES])
         elif kind == FORK and 0 <= argument < stand.episodes[episode, at.OPENED]:
             capacity = len(stand.slots) // len(stand.episodes)
@@ -89,12 +80,12 @@ def check(trees: Trees, stand: Stand, actions: Ints, ids: Ints) -> tuple[Ints, I
         if not 0 <= episode < len(stand.episodes):
             raise IndexError("an action of no episode")
         rank = rank + 1 if a and episode == actions[a - 1, 0] else 0
-        opening = kind == BRANCH or kind == FORK
+        opening = kind == BRANCH or kind == SAMPLE or kind == FORK
         named = 0 if opening else max(count, 0)
         first_id[a] = place
         place += 2 * named if kind == EXTEND and argument == -1 else named
         why = 0
-        if not BRANCH <= kind <= PRUNE:
+        if not BRANCH <= kind <= SAMPLE:
             why = NO_ACTION
         elif kind == SCORE and not trees.has_prm:
             why = NO_PRM
@@ -104,7 +95,7 @@ def check(trees: Trees, stand: Stand, actions: Ints, ids: Ints) -> tuple[Ints, I
             why = NEGATIVE
         if probe != 0 and not trees.has_probes:
             why = NO_PROBES
-        if kind == BRANCH and not 0 <= argument < stand.roots.shape[1]:
+        if (kind == BRANCH or kind == SAMPLE) and not 0 <= argument < stand.roots.shape[1]:
             why = NO_ARM
         if kind == FORK and why == 0 and not 0 <= argument < stand.episodes[episode, at.OPENED]:
             why = UNKNOWN_BRANCH
@@ -160,17 +151,17 @@ def open_branches(
     first_born = np.zeros(len(actions), np.int64)
     for a in range(len(actions)):
         episode, kind, count, argument = actions[a, 0], actions[a, 1], actions[a, 3], actions[a, 4]
-        if refused[a] or not (kind == BRANCH or kind == FORK):
+        if refused[a] or not (kind == BRANCH or kind == SAMPLE or kind == FORK):
             continue
         first_born[a] = born = stand.episodes[episode, at.OPENED]
         slot = episode * capacity + born
-        if kind == BRANCH:
+        if kind != FORK:
             served = stand.roots[episode, argument, at.SERVED_ROOTS]
             left = min(
                 stand.episodes[episode, at.MAX_BRANCHES] - stand.roots[episode, :, at.SERVED_ROOTS].sum(),
                 stand.roots[episode, argument, at.POOL] - served,
             )
-            got = min(count, max(left, 0))
+            got = min(count, max(left, 0), capacity - born)
             order = stand.roots[episode, argument, at.ORDER_AT] + served
             for nth in range(got):
                 root = stand.roots[episode, argument, at.FIRST_ROOT] + stand.orders[order + nth]
@@ -182,7 +173,7 @@ def open_branches(
             left = (
                 0 if stand.slots[parent, at.STATE] == PRUNED else trees.nodes[node, at.CHILD_COUNT] - served
             )
-            got = min(count, max(left, 0))
+            got = min(count, max(left, 0), capacity - born)
             for nth in range(got):
                 stand.slots[slot + nth, at.NODE] = nth_child(trees, stand.seeds[episode], node, served + nth)
                 if trees.has_prm:
@@ -208,19 +199,26 @@ def advance(
     rows: Ints,
 ) -> Shown:
     """Move what is to move, ask what is to be asked, and charge for it."""
-    first = np.flatnonzero(actions[:, 1] != PRUNE)
-    many = rows.sum()
-    episodes, counts = actions[first, 0], integers(len(first))
+    acting = many = 0
+    for a in range(len(actions)):
+        acting += actions[a, 1] != PRUNE
+        many += rows[a]
+    kinds, episodes, counts = integers(acting), integers(acting), integers(acting)
+    ledger = np.zeros((acting, at.SEQUENTIAL + 1), np.int64)
     branches, nodes, answers = integers(many), integers(many), integers(many)
     tokens, probe_tokens, news = integers(many), integers(many), integers(many)
     ends, children = np.zeros(many, np.uint8), integers(many if trees.has_forks else 0)
     # As locals, for passing on what counts its references costs more than a row.
     tree, slots, table, codes = trees.nodes, stand.slots, stand.episodes, stand.codes
     row = told = longest = 0
-    for k in range(len(first)):
-        a = first[k]
+    k = -1
+    for a in range(len(actions)):
         episode, kind, probe, argument = actions[a, 0], actions[a, 1], actions[a, 2], actions[a, 4]
-        opening = kind == BRANCH or kind == FORK
+        if kind == PRUNE:
+            continue
+        k += 1
+        kinds[k], episodes[k] = kind, episode
+        opening = kind == BRANCH or kind == SAMPLE or kind == FORK
         if k == 0 or episode != episodes[k - 1]:
             table[episode, at.ROUNDS] += 1
             longest = 0
@@ -229,7 +227,7 @@ def advance(
             branch = first_born[a] + j if opening else ids[first_id[a] + j]
             slot = episode * capacity + branch
             steps = 0
-            if kind == FINISH:
+            if kind == FINISH or kind == SAMPLE:
                 steps = TO_THE_END
             elif kind == EXTEND:
                 steps = argument if argument >= 0 else ids[first_id[a] + rows[a] + j] & 0xFFFFFFFF
@@ -246,10 +244,9 @@ def advance(
             if end == LIVE:
                 end = tree[here, at.END]
             last, said, asking = slots[slot, at.ASKED_AT], tree[here, at.ANSWER], 0
+            decoded = decoded_between(tree, before, here, steps == TO_THE_END and last != before)
             if opening:
-                decoded = first_segment(tree, here, probe != 0)
-            else:
-                decoded = decoded_between(tree, before, here, steps == TO_THE_END and last != before)
+                decoded += first_segment(tree, before, probe != 0 and kind != SAMPLE)
             if probe != 0 and (end == LIVE or end == EXHAUSTED):
                 if last != here:
                     asking = tree[here, at.PROBE_COST]
@@ -277,8 +274,11 @@ def advance(
             if trees.has_forks:
                 children[row] = tree[here, at.CHILD_COUNT] - slots[slot, at.SERVED]
             row += 1
+    for k in range(acting):
+        for column in range(at.SEQUENTIAL + 1):
+            ledger[k, column] = table[episodes[k], column]
     return Shown(
-        first, episodes, counts, stand.episodes[episodes, : at.SEQUENTIAL + 1],
+        kinds, episodes, counts, ledger,
         branches, nodes, answers, tokens, probe_tokens, ends, children, news[:told],
     )  # fmt: skip
 
@@ -341,12 +341,21 @@ def encode(table: Ints, codes: Ints, episode: int, said: int) -> int:
 def nth_child(trees: Trees, seed: np.uint64, node: int, nth: int) -> int:
     """The nth child of a node, ordered by a hash of the seed and of the child's place in its tree."""
     first, count = trees.nodes[node, at.FIRST_CHILD], trees.nodes[node, at.CHILD_COUNT]
+    if not 0 <= nth < count:
+        raise IndexError("a node has no such child")
     if count == 1:
-        return trees.children[first + nth]
-    keys = np.empty(count, np.uint64)
+        return trees.children[first]
+    keys, seed_key = np.empty(count, np.uint64), mix(seed)
     for k in range(count):
-        keys[k] = mix(mix(seed) + np.uint64(trees.nodes[trees.children[first + k], at.LOCAL]))
-    return trees.children[first + np.argsort(keys, kind="mergesort")[nth]]
+        keys[k] = mix(seed_key + np.uint64(trees.nodes[trees.children[first + k], at.LOCAL]))
+    chosen = first
+    for k in range(count):
+        earlier = 0
+        for other in range(count):
+            earlier += keys[other] < keys[k] or (keys[other] == keys[k] and other < k)
+        if earlier == nth:
+            chosen = first + k
+    return trees.children[chosen]
 
 
 @compiled
@@ -377,7 +386,7 @@ def mix(value: np.uint64) -> np.uint64:
 def grade(
     stand: Stand, problems: Ints, first_answer: Ints, right: NDArray[np.bool_], episodes: Ints, answers: Ints
 ) -> tuple[NDArray[np.bool_], Ints, NDArray[np.bool_]]:
-    """For each answer: whether its episode has seen that code (or it is UNPARSED), it if so, if it is right."""
+    """Of each answer: was it seen in its episode (or is UNPARSED); it, if so; and is it right."""
     seen, correct = np.zeros(len(episodes), np.bool_), np.zeros(len(episodes), np.bool_)
     final = np.full(len(episodes), UNPARSED, np.int64)
     for k in range(len(episodes)):

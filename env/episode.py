@@ -33,15 +33,16 @@ from typing import Any, NamedTuple
 MAGIC = 0x31535454
 HEADER = struct.Struct("<7I")
 REPLY = struct.Struct("<7I")
-BRANCH, EXTEND, FINISH, PROBE, SCORE, FORK, PRUNE = range(1, 8)
-KINDS = ("", "branch", "extend", "finish", "probe", "score", "fork", "prune")
+BRANCH, EXTEND, FINISH, PROBE, SCORE, FORK, PRUNE, SAMPLE = range(1, 9)
+KINDS = ("", "branch", "extend", "finish", "probe", "score", "fork", "prune", "sample")
+OPENING = (BRANCH, SAMPLE, FORK)
 CHILDREN, CONFIDENCE, PRM, TOKENS, SPENT = 1, 2, 4, 8, 16
 UNNAMED = "`tokens`, `depth` and `spent` are told to a controller that names them in its source"
 UNASKED, UNPARSED = -2, -1
 ENDS = (None, "stop", "length", "exhausted", "pruned")
 REFUSALS = (
     "",
-    "unknown branch id: ids are those that branch() and fork() returned in this episode",
+    "unknown branch id: ids are those that branch(), sample() and fork() returned in this episode",
     "a branch may appear only once in a round",
     "a negative count: ask for zero or more",
     "this store has no forks: `fork` needs a store collected with trees",
@@ -106,13 +107,11 @@ class Reply:
 
     __slots__ = (
         "actions",
-        "answer",
-        "branch",
         "children",
         "confidence",
         "depth",
-        "end",
         "ledger",
+        "news",
         "prm",
         "tokens",
     )
@@ -130,9 +129,7 @@ class Reply:
 
         self.actions = take(3 * actions).tolist()
         self.ledger = take(8 * actions).cast("B").cast("q") if columns & SPENT else None
-        self.branch = take(news).tolist()
-        self.answer = take(news).tolist()
-        self.end = take(news).tolist()
+        self.news = list(zip(take(news).tolist(), take(news).tolist(), take(news).tolist(), strict=True))
         self.tokens: Any = take(rows) if columns & TOKENS else None
         self.depth: Any = take(rows) if columns & TOKENS else None
         self.children = take(rows).tolist() if columns & CHILDREN else None
@@ -147,7 +144,7 @@ class Reply:
 
     def forget(self) -> None:
         """Let go of what every episode has read by now; tokens, depths and ledgers are read on demand."""
-        self.actions = self.branch = self.answer = self.end = []
+        self.actions, self.news = [], []
         self.children = self.confidence = self.prm = None
 
 
@@ -174,7 +171,8 @@ class Episode:
         self._prm: list[list[float]] = []
         self._tokens: list[int] = []
         self._depth: list[int] = []
-        self._unread: list[tuple[Sequence[int], Reply, int, int]] | None = []
+        self._unread: list[tuple[Sequence[int], Reply, int, int]] = []
+        self._named_last: tuple[list[int], array[int]] = [], NO_IDS
         self._ledger: tuple[Reply, int] | None = None
         self._pruned: list[int] = []
         self._notes: list[bytes] | None = [] if tracing else None
@@ -218,6 +216,12 @@ class Episode:
     def branch(self, n: int, probe: bool = True, arm: int = 0) -> Action:
         """Open n branches through their first segment; returns their ids (fewer where the store runs out)."""
         answer = yield BRANCH, bool(probe), NO_IDS, _whole(n), _whole(arm)
+        return self._open(answer)
+
+    @coroutine
+    def sample(self, n: int, arm: int = 0) -> Action:
+        """Open n branches and run each to its end, in one round; returns their ids."""
+        answer = yield SAMPLE, False, NO_IDS, _whole(n), _whole(arm)
         return self._open(answer)
 
     @coroutine
@@ -281,7 +285,9 @@ class Episode:
         """Several actions in one round: their costs add up, the critical path takes their maximum."""
         requests = [action.send(None) for action in actions if isinstance(action, Generator)]
         if len(requests) < len(actions) or any(type(request) is not tuple for request in requests):
-            raise ControllerError("together() takes branch, extend, finish, probe, score and fork actions")
+            raise ControllerError(
+                "together() takes branch, sample, extend, finish, probe, score and fork actions"
+            )
         if not requests:
             return []
         # More than an episode can mean is a malformed frame, which ends the job. Prunes may come on top.
@@ -293,7 +299,7 @@ class Episode:
         results: list[Any] = [None] * len(requests)
         refused: list[ControllerError] = []
         # Openings before moves, as in the engine: a fork leaves from where its parent stood.
-        for k in sorted(range(len(requests)), key=lambda k: requests[k][0] not in (BRANCH, FORK)):
+        for k in sorted(range(len(requests)), key=lambda k: requests[k][0] not in OPENING):
             try:
                 actions[k].send(answers[k])
             except StopIteration as stop:
@@ -320,10 +326,15 @@ class Episode:
             self._notes.append(" ".join(map(str, values)).encode("utf-8", "replace")[:MAX_NOTE])
 
     def _named(self, ids: Iterable[int]) -> "array[int]":
-        ids = _numbers(ids, REFUSALS[1])
-        if len(ids) > len(self.done):
-            raise ControllerError(REFUSALS[2 if all(0 <= i < len(self.done) for i in ids) else 1])
-        return ids
+        # Mostly those that were named last, and comparing lists is a tenth of converting one.
+        if ids == self._named_last[0]:
+            return self._named_last[1]
+        numbers = _numbers(ids, REFUSALS[1])
+        if len(numbers) > len(self.done):
+            raise ControllerError(REFUSALS[2 if all(0 <= i < len(self.done) for i in numbers) else 1])
+        if type(ids) is list:
+            self._named_last = ids[:], numbers
+        return numbers
 
     def _open(self, answer: Answer) -> list[int]:
         first, count = len(self.done), max(0, answer[3] - answer[2])
@@ -345,17 +356,14 @@ class Episode:
         ended = False
         if first < last:
             answers, done = self.answer, self.done
-            news = reply.branch[first:last], reply.answer[first:last], reply.end[first:last]
-            for i, code, end in zip(*news, strict=True):
+            for i, code, end in reply.news[first:last]:
                 if code != UNASKED:
                     answers[i] = code
                 if end:
                     done[i] = ENDS[end]
                     ended = True
         self._ledger = reply, action
-        if reply.tokens is None:
-            self._unread = None
-        elif self._unread is not None:
+        if reply.tokens is not None:
             self._unread.append((ids, reply, start, stop))
         if reply.children is not None:
             for i, left in zip(ids, reply.children[start:stop], strict=True):
@@ -366,7 +374,7 @@ class Episode:
         return ended
 
     def _catch_up(self) -> None:
-        if self._unread is None:
+        if self._ledger is not None and self._ledger[0].tokens is None:
             raise ControllerError(UNNAMED)
         tokens, depth = self._tokens, self._depth
         missing = [0] * (len(self.done) - len(tokens))

@@ -25,6 +25,7 @@ from env.episode import (
     MAX_NOTE,
     MAX_NOTES,
     PRM,
+    SAMPLE,
     SPENT,
     TOKENS,
     UNPARSED,
@@ -161,7 +162,7 @@ def unpack(
             if not live[episode]:
                 fault = ENDED
             heard[episode] = True
-            if not (kind == BRANCH or kind == FORK):
+            if not (kind == BRANCH or kind == SAMPLE or kind == FORK):
                 named += max(count, 0) * (2 if kind == EXTEND and argument == -1 else 1)
             before = episode
             at, a = at + 5, a + 1

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from env.actions import turns
-from env.episode import BRANCH, FORK, PRUNE
+from env.episode import BRANCH, FORK, PRUNE, SAMPLE
 from env.forest import END_NONE
 from env.program import Program
 from env.replay import Replay
@@ -137,7 +137,7 @@ def _read_log(
             if here is None:
                 continue
             rows = here.stop - here.start
-            if kind == BRANCH:
+            if kind in (BRANCH, SAMPLE):
                 asked, granted = roots.get((episode, argument), (0, 0))
                 roots[episode, argument] = asked + count, granted + rows
             # A path that has ended has no more to it, and no store could have.

@@ -21,7 +21,7 @@ FORBIDDEN = frozenset(
     "eval exec compile open input print breakpoint globals locals vars dir getattr setattr delattr "
     "memoryview type super object classmethod id help exit quit".split()
 )
-ACTIONS = frozenset({"branch", "extend", "finish", "probe", "score", "fork", "together"})
+ACTIONS = frozenset({"branch", "sample", "extend", "finish", "probe", "score", "fork", "together"})
 NEEDS = {"fork": "forks", "score": "prm", "confidence": "confidence", "arm": "arms", "probe": "probes"}
 # Actions that probe unless told otherwise, by the place of the argument that tells them.
 PROBING = {"branch": 1, "extend": 2, "fork": 2}

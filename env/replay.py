@@ -20,7 +20,7 @@ from env.compiled import own
 from env.episode import SCORE, UNASKED, UNPARSED
 from env.index import Index
 from env.order import Order, runs
-from env.stand import NEW, Ints, Stand
+from env.stand import NEW, Ints, Shown, Stand
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Replay:
             children=shown.children if index.has_forks else None,
             confidence=None if confidence is None else confidence[index.order[shown.node]],
             news=shown.news,
-            scores=self._scores(actions[shown.first, 1], shown) if index.trees.has_prm else None,
+            scores=self._scores(shown) if index.trees.has_prm else None,
         )
         if self.log is not None:
             self.log.append((actions, ids, results))
@@ -202,9 +202,9 @@ class Replay:
             codes=codes,
         )
 
-    def _scores(self, kind: Ints, shown: engine.Shown) -> tuple[Ints, NDArray[np.float32]] | None:
+    def _scores(self, shown: Shown) -> tuple[Ints, NDArray[np.float32]] | None:
         """PRM scores along the paths of the rows that were scored, gathered from their ends upwards."""
-        scoring = np.repeat(kind == SCORE, np.maximum(shown.rows, 0))
+        scoring = np.repeat(shown.kind == SCORE, np.maximum(shown.rows, 0))
         if not scoring.any():
             return None
         index, forest = self.index, self.index.forest

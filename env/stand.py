@@ -33,15 +33,15 @@ OF_EPISODE = 11
 # in `Trees.roots`; where the order in which they are served begins in `Stand.orders`.
 POOL, SERVED_ROOTS, FIRST_ROOT, ORDER_AT = range(4)
 
-# Columns of `Stand.slots`. The node that the branch stands at; the one at which it was last probed, -1 for none;
-# LIVE, EXHAUSTED or PRUNED (how a path ended by itself is its node's to say); the answer code that its
+# Columns of `Stand.slots`. The node that the branch stands at; the one at which it was last probed, -1 for
+# none; LIVE, EXHAUSTED or PRUNED (how a path ended by itself is its node's to say); the answer code that its
 # controller knows, UNASKED for none; tokens of its path that the PRM has seen; children of its node that its
 # forks have taken; scratch.
 NODE, ASKED_AT, STATE, TOLD, SCORED, SERVED, TICKET = range(7)
 OPENING = (0, -1, LIVE, UNASKED, 0, 0, 0)
 
-# Columns of `Stand.codes`: an answer id's code, NEW for none (UNASKED and UNPARSED have theirs as well, in the
-# two rows before the first), and a code's answer id.
+# Columns of `Stand.codes`: an answer id's code, NEW for none (UNASKED and UNPARSED have theirs as well, in
+# the two rows before the first), and a code's answer id.
 CODE, MEANING = range(2)
 
 
@@ -90,3 +90,20 @@ class Stand(NamedTuple):
         grown = np.full((episodes, max(needed, 2 * old), len(OPENING)), OPENING, np.int64)
         grown[:, :old] = self.slots.reshape(episodes, old, -1)
         return self._replace(slots=grown.reshape(-1, len(OPENING)))
+
+
+class Shown(NamedTuple):
+    """What came of a round of A actions and R rows, as `env.replay.Results` has it; `kind` is int64[A]."""
+
+    kind: Ints
+    episode: Ints
+    rows: Ints
+    ledger: Ints
+    branch: Ints
+    node: Ints
+    answer: Ints
+    tokens: Ints
+    probe_tokens: Ints
+    end: NDArray[np.uint8]
+    children: Ints
+    news: Ints

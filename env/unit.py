@@ -34,7 +34,7 @@ WAVE, WAVE_APART = 240, 8192
 BATCH = 300
 # The fewest episodes of a unit under "batch" that are replayed alone.
 AUDITED = 20
-CONCURRENCY = 32
+CONCURRENCY = 4
 # Seconds of processor time; a sane controller plays an episode in a millisecond or so.
 CPU = 8
 NOT_RUN = "not run, since earlier episodes ended so: "

@@ -6,7 +6,7 @@ It reads what the engine has logged, and shares no arithmetic with `env.costs`.
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from env.episode import BRANCH, EXTEND, FORK, PRUNE, SCORE
+from env.episode import BRANCH, EXTEND, FORK, OPENING, PRUNE, SAMPLE, SCORE
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Slow:
         before = {k: (list(b.path), set(b.scored), b.arm) for k, b in self.branches.items()}
         jobs, scored = [], 0
         for row in rows:
-            if row.kind == BRANCH:
+            if row.kind in (BRANCH, SAMPLE):
                 self.branches[row.branch] = Branch(row.source, [], self.clock)
             elif row.kind == FORK:
                 path, seen, arm = before[row.source]
@@ -183,7 +183,7 @@ def replayed(log, prompts: list[list[int]], **options) -> list[Slow]:
         )
         for episode, kind, probe, count, argument in actions.tolist():
             pruned, rows = rounds.setdefault(episode, ([], []))
-            width = 0 if kind in (BRANCH, FORK) else max(0, count)
+            width = 0 if kind in OPENING else max(0, count)
             if kind == EXTEND and argument == -1:
                 width *= 2
             named, rest = rest[:width], rest[width:]

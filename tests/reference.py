@@ -7,7 +7,7 @@ of the actions.
 import random
 from dataclasses import dataclass, field
 
-from env.episode import BRANCH, EXTEND, FINISH, FORK, PROBE, PRUNE, SCORE
+from env.episode import BRANCH, EXTEND, FINISH, FORK, OPENING, PROBE, PRUNE, SAMPLE, SCORE
 from tests.forests import INTERVAL, RAW, Node, Recording, Trees
 
 UNKNOWN, TWICE, NEGATIVE, NO_FORKS, NO_SCORES, NO_ARM, NO_ACTION, TOO_MANY, NO_PROBES = range(1, 10)
@@ -27,7 +27,7 @@ class Action:
 
     def encoded(self, episode: int) -> tuple[list[int], list[int]]:
         """As the engine takes it: a row of the table, and ids."""
-        opening = self.kind in (BRANCH, FORK)
+        opening = self.kind in OPENING
         count = self.count if opening else len(self.ids)
         argument = self.argument if self.steps is None else -1
         return [episode, self.kind, int(self.probe), count, argument], self.ids + (self.steps or [])
@@ -221,7 +221,7 @@ class ReferenceEpisode:
         faults = [self._faults(action, known) for action in actions]
         self.rounds += bool(actions)
         opened = [
-            self._open(action) if action.kind in (BRANCH, FORK) and not fault else []
+            self._open(action) if action.kind in OPENING and not fault else []
             for action, fault in zip(actions, faults, strict=True)
         ]
         named = [[] if fault else action.ids for action, fault in zip(actions, faults, strict=True)]
@@ -236,7 +236,7 @@ class ReferenceEpisode:
                 seen.append(fault)
                 continue
             rows = []
-            for k, i in enumerate(born if action.kind in (BRANCH, FORK) else action.ids):
+            for k, i in enumerate(born if action.kind in OPENING else action.ids):
                 steps = action.steps[k] if action.steps is not None else action.argument
                 rows.append(self._row(action, i, max(0, steps)))
                 longest = max(longest, rows[-1].tokens + rows[-1].probe_tokens)
@@ -254,7 +254,7 @@ class ReferenceEpisode:
         rules = self.rules
         row, _ = action.encoded(0)
         faults = set()
-        if action.kind not in (BRANCH, EXTEND, FINISH, PROBE, SCORE, FORK):
+        if action.kind not in (BRANCH, SAMPLE, EXTEND, FINISH, PROBE, SCORE, FORK):
             faults.add(NO_ACTION)
         if row[3] < 0 or (action.kind == EXTEND and row[4] < -1):
             faults.add(NEGATIVE)
@@ -264,7 +264,7 @@ class ReferenceEpisode:
             faults.add(NO_SCORES)
         if action.probe and not rules.probes:
             faults.add(NO_PROBES)
-        if action.kind == BRANCH and not 0 <= action.argument < rules.arms:
+        if action.kind in (BRANCH, SAMPLE) and not 0 <= action.argument < rules.arms:
             faults.add(NO_ARM)
         if action.kind == FORK and not 0 <= action.argument < known:
             faults.add(UNKNOWN)
@@ -277,7 +277,7 @@ class ReferenceEpisode:
         self.asked += action.count
         for _ in range(action.count):
             branch: Branch | None = None
-            if action.kind == BRANCH:
+            if action.kind != FORK:
                 if self.rooted < self.max_branches and self.pools[action.argument]:
                     first = self.pools[action.argument].pop(0)
                     is_tree = isinstance(first, Node)
@@ -298,14 +298,14 @@ class ReferenceEpisode:
 
     def _row(self, action: Action, i: int, steps: int) -> Seen:
         branch, rules = self.branches[i], self.rules
-        if action.kind in (BRANCH, FORK):
-            tokens = branch.opening(action.probe)
-        elif action.kind in (EXTEND, FINISH):
-            finishing = action.kind == FINISH
-            tokens, exhausted = branch.advance(float("inf") if finishing else steps, finishing)
+        tokens = 0
+        if action.kind in OPENING:
+            tokens += branch.opening(action.probe and action.kind != SAMPLE)
+        if action.kind in (EXTEND, FINISH, SAMPLE):
+            finishing = action.kind != EXTEND
+            moved, exhausted = branch.advance(float("inf") if finishing else steps, finishing)
+            tokens += moved
             self.asked += exhausted
-        else:
-            tokens = 0
         probe_tokens, answer, prm, scores = 0, -2, 0, None
         ended, pruned = branch.end in (1, 2), branch.state == 4
         if action.probe and not ended and not pruned:

@@ -113,7 +113,7 @@ def test_a_small_model_against_a_large_one_at_equal_eflops(tmp_path, monkeypatch
     """The recipe of the README on the bundled store; each arm is priced by the shape of its own model."""
     monkeypatch.chdir(ROOT)
     store = shutil.copytree("data/stores/tiny-arms", tmp_path / "tiny-arms")
-    source = shipped("self_consistency").source.replace("probe=False", "probe=False, arm=1")
+    source = shipped("self_consistency").source.replace("sample(max_branches", "sample(max_branches, arm=1")
     (tmp_path / "large.py").write_text(source)
     words = ["--store", str(store), "--cost", "eflops", "--beta", "0,0.5", "--seeds", "3"]
     assert autotts.main(["compare", "self_consistency", str(tmp_path / "large.py"), *words]) == 0

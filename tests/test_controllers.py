@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collect.importers.autotts import import_files
-from env.episode import BRANCH, EXTEND, PRUNE
+from env.episode import BRANCH, EXTEND, OPENING, PRUNE, SAMPLE
 from env.evaluate import evaluate
 from env.index import Index
 from env.program import Program
@@ -66,8 +66,8 @@ def choices(log, episode: int) -> list[tuple]:
     told: list[tuple] = []
     for actions, ids, results in log:
         rows, named, answered = results.branch.tolist(), ids.tolist(), iter(results.rows.tolist())
-        for actor, kind, probe, count, argument in actions.tolist():
-            taken = count if kind != BRANCH else 0
+        for actor, kind, _, count, argument in actions.tolist():
+            taken = 0 if kind in OPENING else count
             branches, named = named[:taken], named[taken:]
             steps = [argument] * taken
             if kind == EXTEND and argument == -1:
@@ -78,7 +78,9 @@ def choices(log, episode: int) -> list[tuple]:
             if actor != episode:
                 continue
             if kind == BRANCH:
-                told += [("open", i) for i in born if probe]
+                told += [("open", i) for i in born]
+            elif kind == SAMPLE:
+                told += [("read", i) for i in born]
             elif kind == EXTEND:
                 told += [("extend", i, step) for i, step in zip(branches, steps, strict=True)]
             else:
@@ -181,7 +183,7 @@ def test_a_larger_beta_never_means_a_smaller_budget(name):
     assert budgets[-1] == [64]
 
 
-SAMPLE = (
+ROWS = (
     ("Qwen3-1.7B", "aime24", "self_consistency", "max_branches=1"),
     ("Qwen3-1.7B", "aime24", "adaptive_consistency", "max_branches=8"),
     ("Qwen3-1.7B", "aime24", "parallel_probe", "max_branches=8"),
@@ -208,12 +210,12 @@ def published(replay_dir) -> dict[tuple[str, str, str, str], tuple[float, float]
 @pytest.fixture(scope="module")
 def stores(replay_dir, tmp_path_factory) -> dict[tuple[str, str], Store]:
     out = tmp_path_factory.mktemp("stores")
-    recorded = {row[:2] for row in SAMPLE}
+    recorded = {row[:2] for row in ROWS}
     import_files([replay_dir / model / f"{dataset}.json" for model, dataset in recorded], out)
     return {(model, dataset): Store.open(out / model / dataset) for model, dataset in recorded}
 
 
-@pytest.mark.parametrize("row", SAMPLE, ids=" ".join)
+@pytest.mark.parametrize("row", ROWS, ids=" ".join)
 def test_the_published_figures_come_out_to_the_digit(row, published, stores):
     model, dataset, controller, setting = row
     frame = evaluate_published(stores[model, dataset], controller, setting)

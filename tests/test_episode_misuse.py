@@ -5,11 +5,11 @@ import pytest
 from env.episode import MAX_ACTIONS
 from tests.playing import chain, error_of, line, play_on, run, store, tree
 
-UNKNOWN = "unknown branch id: ids are those that branch() and fork() returned in this episode"
+UNKNOWN = "unknown branch id: ids are those that branch(), sample() and fork() returned in this episode"
 TWICE = "a branch may appear only once in a round"
 NEGATIVE = "a negative count: ask for zero or more"
 FLOOD = "too many actions in one round"
-ODD = "together() takes branch, extend, finish, probe, score and fork actions"
+ODD = "together() takes branch, sample, extend, finish, probe, score and fork actions"
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_a_rule_of_ones_own(client, plain, chains):
         ("await ep.finish([3])", "unknown branch id 3"),
         ("await ep.branch(-1)", "a negative count"),
         ("a = await ep.branch(1)\nawait ep.together(ep.extend(a), ep.finish(a))", "only once in a round"),
-        ("await ep.together(ep.note('x'))", "takes branch, extend"),
+        ("await ep.together(ep.note('x'))", "takes branch, sample"),
         ("await ep.branch(1, True, 1)", "only arm 0"),
         ("await ep.extend(await ep.branch(2), [1])", "1 segment counts for 2 branches"),
         ("return 5", "which no branch said"),

@@ -18,6 +18,7 @@ from env.episode import (
     MAX_ERROR,
     MAX_NOTE,
     MAX_NOTES,
+    OPENING,
     PROBE,
     PRUNE,
     Reply,
@@ -141,10 +142,9 @@ def answers_soundly(playback: Playback, sent: bytes) -> None:
         assert (playback.replay.live == was_live).all()
         return
     told = Reply(reply)
-    assert len(told.answer) == len(told.branch) == len(told.end)
     assert all(0 <= episode < EPISODES for episode in told.actions[::3])
     assert sum(rows for rows in told.actions[1::3] if rows > 0) == len(told.tokens) == len(told.depth)
-    assert sum(told.actions[2::3]) == len(told.answer)
+    assert sum(told.actions[2::3]) == len(told.news)
 
 
 @settings(max_examples=150, deadline=None)
@@ -169,7 +169,7 @@ def test_well_formed_lies_are_answered_or_refused(turns):
     for actions, ids, fits, finals in turns:
         if fits:
             actions = sorted((abs(e) % EPISODES, *rest) for e, *rest in actions)
-            width = [0 if kind in (BRANCH, 6) else max(n, 0) for _, kind, _, n, _ in actions]
+            width = [0 if kind in OPENING else max(n, 0) for _, kind, _, n, _ in actions]
             width = [
                 2 * w if a[1] == EXTEND and a[4] == -1 else w for w, a in zip(width, actions, strict=True)
             ]
@@ -239,9 +239,8 @@ def test_a_reply_reads_as_the_engine_meant_it(store, episodes, opened):
         reply = Reply(replies[e])
         assert reply.actions == [0, granted[e], len(news)]
         assert list(reply.ledger) == replay.ledger[e].tolist()
-        assert reply.branch == results.branch[news].tolist()
-        assert reply.answer == results.answer[news].tolist()
-        assert reply.end == results.end[news].tolist()
+        columns = (results.branch, results.answer, results.end)
+        assert reply.news == list(zip(*(values[news].tolist() for values in columns), strict=True))
         assert list(reply.tokens) == results.tokens[here].tolist()
         assert list(reply.depth) == results.depth[here].tolist()
         assert reply.children == (None if results.children is None else results.children[here].tolist())

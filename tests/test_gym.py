@@ -338,8 +338,10 @@ class Door:
         self.act("probe all")
         return [i for i in ids if self.done[i] is None]
 
-    async def finish(self, ids: list[int]) -> None:
+    async def sample(self, n: int) -> list[int]:
+        self.act(f"open {n}")
         self.act("finish all")
+        return list(range(n))
 
     def prune(self, ids) -> None:
         for i in ids:
@@ -374,7 +376,8 @@ def test_a_controller_gets_the_same_through_both_doors(path, name, settings_, pr
         decode, probe, _, _ = np.round(1000 * observation["spent"].astype(float))
         assert (decode, probe) == (row["decode"], row["probe"])
         if name == "self_consistency":
-            assert door.info["sequential_tokens"] == row["sequential"]
+            # Here all wait for the last to open; a sample is one round.
+            assert door.info["sequential_tokens"] >= row["sequential"] > 0
 
 
 @pytest.mark.skipif(find_spec("sb3_contrib") is None, reason="needs sb3-contrib: pip install '.[rl]'")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from env.compiled import compiled
 from env.engine import TOO_MANY
-from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PROBE, PRUNE, SCORE
+from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PROBE, PRUNE, SAMPLE, SCORE
 from env.index import Index
 from env.replay import Replay
 from tests.forests import (
@@ -24,9 +25,11 @@ from tests.forests import (
     stored,
     trees,
 )
+from tests.playing import line, tree
 from tests.reference import Action, ReferenceEpisode, Rules, Seen
 
-KINDS = (BRANCH, BRANCH, BRANCH, FORK, FORK, EXTEND, EXTEND, EXTEND, FINISH, PROBE, SCORE, PRUNE, 0, 9)
+OFTEN = (BRANCH, BRANCH, FORK, EXTEND, EXTEND)
+KINDS = (*OFTEN, BRANCH, SAMPLE, FORK, EXTEND, FINISH, PROBE, SCORE, PRUNE, 0, 9)
 _program = st.lists(st.lists(numbers, min_size=1, max_size=4), min_size=1, max_size=6)
 _episode = st.tuples(st.integers(0, 2), st.integers(0, 3), _program, st.integers(-2, 4))
 
@@ -35,7 +38,7 @@ def drawn(number: int, known: int) -> Action:
     """An action out of a number; its ids are mostly ones that the episode knows."""
     pick = Digits(number)
     kind, probe, odd, amount = KINDS[pick(len(KINDS))], pick(2) == 1, pick(12), pick(5) - 1
-    if kind == BRANCH:
+    if kind in (BRANCH, SAMPLE):
         return Action(kind, probe, count=amount, argument=(1, 2)[odd] if odd < 2 else 0)
     if kind == FORK:
         return Action(kind, probe, count=amount, argument=odd % known if known and odd > 1 else odd)
@@ -215,3 +218,39 @@ def test_a_probe_where_the_last_segment_was_short_is_still_whole():
         results = replay.step(np.array([action]), ids)
         costs.append((int(results.tokens[0]), int(results.end[0])))
     assert costs == [(INTERVAL, 0), (INTERVAL, 0), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("action", "ids"),
+    [
+        ([2, BRANCH, 0, 1, 0], []),
+        ([-1, BRANCH, 0, 1, 0], []),
+        ([0, EXTEND, 0, 2, 1], [0]),
+        ([0, EXTEND, 0, 1, -1], [0]),
+        ([0, EXTEND, 0, 1, 1], [0, 0]),
+    ],
+)
+@pytest.mark.parametrize("index", [line(), tree()], ids=["chains", "forks"])
+def test_what_does_not_fit_together_is_an_error_and_changes_nothing(index, action, ids):
+    replay = Replay(index, [0, 0], [0, 1])
+    with pytest.raises(IndexError):
+        replay.step(np.array([action]), np.array(ids, np.int64))
+    assert not replay.rounds.any() and not replay.asked.any()
+
+
+def test_a_sample_is_a_branch_finished_in_one_round():
+    index = line()
+    nobody = np.zeros(0, np.int64)
+    at_once, in_two = Replay(index, [0], [0], max_branches=2), Replay(index, [0], [0], max_branches=2)
+    sampled = at_once.step(np.array([[0, SAMPLE, 0, 2, 0]]), nobody)
+    in_two.step(np.array([[0, BRANCH, 0, 2, 0]]), nobody)
+    finished = in_two.step(np.array([[0, FINISH, 0, 2, 0]]), np.arange(2))
+    assert sampled.answer.tolist() == finished.answer.tolist() and sampled.end.tolist() == [1, 1]
+    assert at_once.ledger.tolist() == in_two.ledger.tolist()
+    assert (at_once.rounds.tolist(), in_two.rounds.tolist()) == ([1], [2])
+
+
+def test_compiles_where_nothing_can_be_kept():
+    names = {}
+    exec("def double(value):\n    return 2 * value", names)
+    assert compiled(names["double"])(21) == 42

@@ -4,17 +4,18 @@ A moment is a label that sorts. What happens at the same moment is one round, in
 a rule may be written as a recursion, one subtree after the other, and still come to a program's rounds.
 """
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable
 
-from env.episode import BRANCH, FORK, PRUNE, SCORE
+from env.episode import BRANCH, FORK, OPENING, PRUNE, SAMPLE, SCORE
 from env.replay import Replay
 from tests.forests import Node, Problem
 from tests.playing import grow
 from tests.reference import Branch, mix, shuffled
 
-WORDS = {BRANCH: "open", FORK: "open", SCORE: "score"}
+WORDS = {BRANCH: "open", SAMPLE: "sample", FORK: "open", SCORE: "score"}
 Moment = tuple
 Rounds = list[list[tuple[str, int]]]
 
@@ -61,12 +62,22 @@ class TreeGame:
 
     def open(self, when: Moment, count: int, ask: bool = False, arm: int = 0) -> list[Spot]:
         """Branches from the root, as many as there are of an arm."""
-        return self._admit(when, count, self._waiting.get(arm, []), 0, ask)
+        return self._open(when, count, self._waiting.get(arm, []), 0, ask)
+
+    def sample(self, when: Moment, count: int, arm: int = 0) -> list[Spot]:
+        """Branches from the root, each run as far as it goes."""
+        born = self._admit(count, self._waiting.get(arm, []), 0)
+        for spot in born:
+            tokens = spot.node.tokens
+            more, stuck = spot.advance(math.inf, False)
+            self.wanted += stuck
+            self._pay(when, "sample", spot, tokens + more, False)
+        return born
 
     def fork(self, when: Moment, spot: Spot, count: int) -> list[Spot]:
         """Branches from where a branch stands."""
         assert spot.state != 4, "a branch that was given up has no forks"
-        return self._admit(when, count, spot._waiting, spot.path_scored, False)
+        return self._open(when, count, spot._waiting, spot.path_scored, False)
 
     def move(self, when: Moment, spot: Spot, steps: float = 1, ask: bool = False) -> None:
         """Run a branch on by some steps, or as far as it goes."""
@@ -89,7 +100,13 @@ class TreeGame:
                 spot.state = 4
                 self._told.append((when, ("drop", spot.node.place)))
 
-    def _admit(self, when: Moment, count: int, waiting: list[Node], read: int, ask: bool) -> list[Spot]:
+    def _open(self, when: Moment, count: int, waiting: list[Node], read: int, ask: bool) -> list[Spot]:
+        born = self._admit(count, waiting, read)
+        for spot in born:
+            self._pay(when, "open", spot, spot.node.tokens, ask)
+        return born
+
+    def _admit(self, count: int, waiting: list[Node], read: int) -> list[Spot]:
         born = [Spot(node, self.seed, len(self.spots) + k) for k, node in enumerate(waiting[:count])]
         del waiting[:count]
         self.spots += born
@@ -97,7 +114,6 @@ class TreeGame:
         self.granted += len(born)
         for spot in born:
             spot.path_scored = read
-            self._pay(when, "open", spot, spot.node.tokens, ask)
         return born
 
     def _pay(self, when: Moment, word: str, spot: Spot, tokens: int, ask: bool) -> None:
@@ -136,7 +152,7 @@ def logged(replay: Replay) -> Rounds:
     for actions, ids, results in replay.log or ():
         told, named = [], ids.tolist()
         for _, kind, _, count, _ in actions.tolist():
-            taken = 0 if kind in (BRANCH, FORK) else count
+            taken = 0 if kind in OPENING else count
             if kind == PRUNE:
                 told += [("drop", at[b]) for b in named[:taken]]
             named = named[taken:]

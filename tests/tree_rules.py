@@ -51,10 +51,9 @@ def elect(spots: Sequence[Spot], weight: Callable[[Spot], float], summed: bool =
 
 
 def best_of_n(game: TreeGame, max_branches: int, aggregate: str, vote: bool) -> int | None:
-    spots = game.open((0,), max_branches)
+    spots = game.sample((0,), max_branches)
     for spot in spots:
-        game.move((1,), spot, math.inf)
-        game.score((2,), spot)
+        game.score((1,), spot)
     return elect(spots, lambda spot: one_number(spot.scores, aggregate), summed=vote)
 
 
@@ -241,9 +240,7 @@ def difficulty_adaptive(game: TreeGame, max_branches: int, first: int, threshold
     spots: list[Spot] = []
     wanted = min(first, max_branches)
     while len(spots) < wanted:
-        born = game.open((len(spots), 0), wanted - len(spots))
-        for spot in born:
-            game.move((len(spots), 1), spot, math.inf)
+        born = game.sample((len(spots),), wanted - len(spots))
         spots += born
         votes = [spot.known for spot in spots]
         if not born or len(set(votes)) == 1 or confidence(votes) > threshold:
@@ -260,26 +257,18 @@ def difficulty_adaptive(game: TreeGame, max_branches: int, first: int, threshold
 
 
 def cascade(game: TreeGame, small: int, large: int, threshold: float) -> int | None:
-    def run(arm: int, count: int) -> list[Spot]:
-        spots = game.open((arm, 0), count, arm=arm)
-        for spot in spots:
-            game.move((arm, 1), spot, math.inf)
-        return spots
-
-    first = run(0, small)
+    first = game.sample((0,), small, arm=0)
     cheap = elect(first, lambda _: 1.0)
     agreeing = [spot for spot in first if cheap is not None and spot.known == cheap]
     if first and Fraction(len(agreeing), len(first)) >= Fraction(threshold):
         return cheap
-    dear = elect(run(1, large), lambda _: 1.0)
+    dear = elect(game.sample((1,), large, arm=1), lambda _: 1.0)
     return cheap if dear is None else dear
 
 
 def two_sample_agreement(game: TreeGame, max_branches: int, threshold: float) -> int | None:
     def go_on(pair: int, spots: list[Spot]) -> list[Spot]:
-        born = [spot for arm in (0, 1) for spot in game.open((pair, 0), 1, arm=arm)]
-        for spot in born:
-            game.move((pair, 1), spot, math.inf)
+        born = [spot for arm in (0, 1) for spot in game.sample((pair,), 1, arm=arm)]
         spots = spots + born
         votes = [spot.known for spot in spots if spot.known >= 0]
         safe = confidence(votes) > threshold or (pair == 0 and len(votes) == 2 and len(set(votes)) == 1)

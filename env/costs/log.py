@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.actions import id_counts
-from env.episode import BRANCH, FORK, PRUNE, SCORE
+from env.episode import BRANCH, FORK, OPENING, PRUNE, SAMPLE, SCORE
 from env.order import begins
 from env.replay import Replay, Results
 from env.stand import EXHAUSTED, LIVE, PRUNED, Ints
@@ -31,7 +31,7 @@ class Log:
         prm_model: the process reward model; None where the store has no scores.
         episode: int64[R], 0 to E - 1.
         round: int64[R], the episode's own, from 0.
-        kind: int64[R], BRANCH, EXTEND, FINISH, PROBE, SCORE, FORK or PRUNE, as numbered in `env.episode`.
+        kind: int64[R], as numbered in `env.episode`.
         branch: int64[R], the branch's number in its episode.
         parent: int64[R], the branch that this row forked it from, -1 in all other rows.
         arm: int64[R], a place in `models`.
@@ -152,7 +152,7 @@ class Log:
     def born_at(self) -> Ints:
         """int64[slots], tokens of the path that a branch began with: 0 at the root."""
         born = np.zeros(int(self.slot.max(initial=-1)) + 1, np.int64)
-        opened = (self.kind == BRANCH) | (self.kind == FORK)
+        opened = np.isin(self.kind, OPENING)
         born[self.slot[opened]] = self.context[opened]
         return born
 
@@ -185,9 +185,10 @@ class _Reader:
         fork = kind == FORK
         # A fork goes on from where its parent stood before the round, any other branch from its own place.
         source = np.where(fork, episode * self.capacity + argument, slot)
-        context = np.where(kind == BRANCH, 0, self.length[source])
+        at_root = (kind == BRANCH) | (kind == SAMPLE)
+        context = np.where(at_root, 0, self.length[source])
         self.length[slot] = context + results.tokens
-        self.arm[slot] = np.where(kind == BRANCH, argument, self.arm[source])
+        self.arm[slot] = np.where(at_root, argument, self.arm[source])
         asking = (probe != 0) & ((results.end == LIVE) | (results.end == EXHAUSTED))
         asks = asking & (self.asked_at[slot] != node)
         self.asked_at[slot] = np.where(asking, node, self.asked_at[slot])

@@ -10,7 +10,7 @@ from env.export.branch import TO_THE_END, Branch, Question
 from env.export.scoring import Scorer
 
 MAX_ROUNDS = 20_000
-OPENING = ("branch", "fork")
+OPENING = ("branch", "sample", "fork")
 # A branch can be forked without end; this many are as good as that.
 FORKS = 4096
 
@@ -124,9 +124,11 @@ class Episode:
 
     def branch(self, n: int, probe: bool = True, arm: int = 0) -> Action:
         """Open n branches through their first segment; returns their ids."""
-        if arm:
-            raise ControllerError("an exported controller has one model and one prompt: there is only arm 0")
-        return Action(self, "branch", count=n, probe=probe)
+        return Action(self, "branch", count=_of_arm(arm, n), probe=probe)
+
+    def sample(self, n: int, arm: int = 0) -> Action:
+        """Open n branches and run each to its end, in one round; returns their ids."""
+        return Action(self, "sample", count=_of_arm(arm, n))
 
     def fork(self, id: int, n: int, probe: bool = True) -> Action:
         """Open n branches from this branch's current position, each one segment long; returns their ids."""
@@ -182,7 +184,7 @@ class Episode:
         for action in actions:
             if action.kind in OPENING:
                 action.ids = self._open(action)
-                action.steps = [1] * len(action.ids)
+                action.steps = [TO_THE_END if action.kind == "sample" else 1] * len(action.ids)
         rows = [
             Row(i, self.branches[i], steps, action.probe, action.kind == "score")
             for action in actions
@@ -209,7 +211,7 @@ class Episode:
         """Raises ControllerError before anything is asked of the server."""
         if not all(isinstance(action, Action) for action in actions):
             raise ControllerError(
-                "together() takes branch, extend, finish, probe, score and fork actions, unawaited"
+                "together() takes branch, sample, extend, finish, probe, score and fork actions, unawaited"
             )
         moved = [i for action in actions if action.kind != "fork" for i in action.ids]
         for i in (i for action in actions for i in action.ids):
@@ -224,11 +226,13 @@ class Episode:
 
     def _known(self, i: int) -> None:
         if type(i) is not int or not 0 <= i < len(self.branches):
-            raise ControllerError(f"unknown branch id {i!r:.40}: ids are what branch() and fork() returned")
+            raise ControllerError(
+                f"unknown branch id {i!r:.40}: ids are what branch(), sample() and fork() returned"
+            )
 
     def _open(self, action: Action) -> list[int]:
         first = len(self.branches)
-        if action.kind == "branch":
+        if action.kind != "fork":
             wanted = min(action.count, self.max_branches - self._roots)
             self.branches += [Branch(self._question, (self._roots + k,)) for k in range(wanted)]
             self._roots += wanted
@@ -303,6 +307,12 @@ class Episode:
         if action.kind in OPENING:
             return action.ids
         return [i for i in action.ids if self.done[i] is None] if action.kind == "extend" else None
+
+
+def _of_arm(arm: int, count: int) -> int:
+    if arm:
+        raise ControllerError("an exported controller has one model and one prompt: there is only arm 0")
+    return count
 
 
 def mixed(seed: int) -> int:

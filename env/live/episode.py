@@ -31,7 +31,9 @@ from env.episode import (
     FINISH,
     FORK,
     MAX_ACTIONS,
+    OPENING,
     PRUNE,
+    SAMPLE,
     SCORE,
     SPENT,
     TOKENS,
@@ -207,7 +209,7 @@ class LiveEpisode:
         work, counts = [], []
         for each in actions:
             # Openings before moves: a fork leaves from where its parent stood.
-            if each.kind in (BRANCH, FORK) and not each.refused:
+            if each.kind in OPENING and not each.refused:
                 each.ids = self._open(each)
             counts.append(-each.refused if each.refused else len(each.ids))
         for each in actions:
@@ -226,7 +228,7 @@ class LiveEpisode:
     def _check(self, each: _Asked, place: int) -> None:
         """Refuse an action for what it asks, by the rules of `env.replay` in their order."""
         kind, argument = each.kind, each.argument
-        if not BRANCH <= kind <= PRUNE:
+        if not BRANCH <= kind <= SAMPLE:
             each.refused = NO_ACTION
         elif kind == SCORE and not self._abilities.prm:
             each.refused = NO_PRM
@@ -236,7 +238,7 @@ class LiveEpisode:
             each.refused = NEGATIVE
         if each.probe and not self._abilities.probes:
             each.refused = NO_PROBES
-        if kind == BRANCH and not 0 <= argument < self._abilities.arms:
+        if kind in (BRANCH, SAMPLE) and not 0 <= argument < self._abilities.arms:
             each.refused = NO_ARM
         if kind == FORK and not each.refused and not 0 <= argument < len(self.branches):
             each.refused = UNKNOWN_BRANCH
@@ -245,7 +247,7 @@ class LiveEpisode:
 
     def _check_ids(self, actions: list[_Asked]) -> None:
         """Refuse actions that name unknown branches, then those that name one which is named again later."""
-        naming = [each for each in actions if each.kind not in (BRANCH, FORK) and not each.refused]
+        naming = [each for each in actions if each.kind not in OPENING and not each.refused]
         known = range(len(self.branches))
         for each in naming:
             if any(branch not in known for branch in each.ids):
@@ -258,7 +260,7 @@ class LiveEpisode:
 
     def _open(self, each: _Asked) -> list[int]:
         first = len(self.branches)
-        if each.kind == BRANCH:
+        if each.kind != FORK:
             for place in self.names.roots(each.argument, each.count):
                 self.branches.append(LiveBranch(self.session.open(place.name, each.argument), place))
         elif (parent := self.branches[each.argument]).end in (LIVE, EXHAUSTED):
@@ -274,11 +276,12 @@ class LiveEpisode:
         """Do what an action asks of one branch."""
         branch = self.branches[number]
         before = branch.tokens
-        if each.kind in (BRANCH, FORK):
+        if each.kind in OPENING:
             await self._advance(branch, branch.place)
-        elif each.kind in (EXTEND, FINISH):
-            steps = TO_THE_END if each.kind == FINISH else each.steps[place] if each.steps else each.argument
-            await self._move(branch, steps)
+        if each.kind == EXTEND:
+            await self._move(branch, each.steps[place] if each.steps else each.argument)
+        elif each.kind in (FINISH, SAMPLE):
+            await self._move(branch, TO_THE_END)
         probe, scores, prm = 0, list[float](), 0
         probing = each.probe and branch.end in (LIVE, EXHAUSTED)
         if probing and not branch.asked:

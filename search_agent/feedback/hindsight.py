@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.costs.log import Log
-from env.episode import BRANCH, FORK, PRUNE, UNASKED, UNPARSED
+from env.episode import FORK, OPENING, PRUNE, UNASKED, UNPARSED
 from env.index import Index
 from env.order import Order, rank
 from env.replay import Replay
@@ -140,7 +140,7 @@ class _Rows:
         as_logged = np.argsort(owner, kind="stable")
         node, code = np.full(len(acted), -1), np.full(len(acted), UNASKED)
         node[acted], code[acted] = node_of[as_logged], code_of[as_logged]
-        opening = (log.kind == BRANCH) | (log.kind == FORK)
+        opening = np.isin(log.kind, OPENING)
         order = np.lexsort((np.where(opening, 1, np.where(acted, 2, 0)), log.round, log.episode))
         return cls(
             log=log,

@@ -37,7 +37,7 @@ def schedule(beta):
 
 def resume(ep, opened):
     """The next branches of the first arm that are asked for are those which are open already."""
-    fresh = ep.branch
+    fresh, whole = ep.branch, ep.sample
 
     async def branch(n, probe=True, arm=0):
         if arm or not opened:
@@ -45,14 +45,19 @@ def resume(ep, opened):
         taken, opened[:n] = opened[:n], []
         return taken + (await fresh(n - len(taken), probe) if n > len(taken) else [])
 
-    ep.branch = branch
+    async def sample(n, arm=0):
+        if arm or not opened:
+            return await whole(n, arm)
+        taken, opened[:n] = opened[:n], []
+        return taken + (await whole(n - len(taken)) if n > len(taken) else [])
+
+    ep.branch, ep.sample = branch, sample
 
 
 async def solve(ep, level):
     players, at = LEVELS[level][1], 0
     if len(players) > 1:
-        opened = await ep.branch(SCOUTS, probe=False)
-        await ep.finish(opened)
+        opened = await ep.sample(SCOUTS)
         agreeing, _ = top_two(a for a in (ep.answer[b] for b in opened) if a is not None and a >= 0)
         at = bisect(EASIER, agreeing)
         resume(ep, opened)
