@@ -24,4 +24,5 @@ def compiled(function: F) -> F:
 
 def own(values: NDArray[Any], kind: type = np.int64) -> NDArray[Any]:
     """An array of the one kind that functions are compiled for, copied where it must be."""
-    return np.require(values, kind, ["C", "W"])
+    # `np.require` takes longer to look than a small round to play.
+    return values if values.dtype == kind and values.flags.carray else np.require(values, kind, ["C", "W"])

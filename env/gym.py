@@ -35,8 +35,7 @@ By default both are drawn: from `problems`, and from orders that evaluation does
 `reset` itself seeds these draws, as everywhere in Gymnasium.
 """
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +43,13 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from env.episode import BRANCH, EXTEND, FINISH, FORK, PROBE, PRUNE, SCORE, UNASKED, UNPARSED
-from env.gym_solo import Columns, Solo, buffer
-from env.gym_table import ALL, ANSWER, KILO, NOT_OPENED, RUNNING, STATES, Table
+from env.episode import UNASKED, UNPARSED
+from env.gym_board import Board, Seen
+from env.gym_table import ANSWER, KILO, NOT_OPENED, STATES, Table
 from env.gym_vector import ReplayVectorEnv
-from env.stand import LIVE, PRUNED, TO_THE_END
 from env.store import Store
 
 __all__ = ["ReplayEnv", "ReplayVectorEnv"]
-
-Seen = dict[str, NDArray[Any]]
-
-# Which branches an action about all of them would change.
-EVERYWHERE = {EXTEND: "running", FINISH: "running", PROBE: "unasked", SCORE: "unscored"}
 
 
 class ReplayEnv(gymnasium.Env[Any, Any]):
@@ -94,12 +87,10 @@ class ReplayEnv(gymnasium.Env[Any, Any]):
         self.render_mode = render_mode
         self.action_space = self.table.action_space()
         self.observation_space = self.table.observation_space()
-        self._columns = Columns(self.table.index)
-        self._blank = self.table.blank()
-        self._seen = self.table.blank()
-        # Python writes single numbers into buffers faster than into arrays.
-        self._write = {name: buffer(values) for name, values in self._seen.items()}
-        self._solo: Solo | None = None
+        self._board = Board(self.table, 1)
+        self._seen = {name: values[0] for name, values in self._board.seen.items()}
+        self._alone, self._chosen = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        self._under_way = False
 
     @property
     def actions(self) -> tuple[str, ...]:
@@ -119,14 +110,9 @@ class ReplayEnv(gymnasium.Env[Any, Any]):
             UserError: an option that there is not, or a problem that the store does not have.
         """
         super().reset(seed=seed)
-        self._problem, self._seed = self.table.choose(self.table.draw(self.np_random), options)
-        self._solo = Solo(self._columns, self._problem, self._seed)
-        self._roots = int(self.table.ceilings[self._problem])
-        self._leader = UNPARSED
-        for name, values in self._blank.items():
-            self._seen[name][...] = values
-        self._write["action_mask"][0] = 1
-        self._show_room(self._solo)
+        problem, order = self.table.choose(self.table.draw(self.np_random), options)
+        self._board.restart(self._alone, [problem], [order])
+        self._under_way = True
         return self._report({})
 
     def step(self, action: int) -> tuple[Seen, float, bool, bool, dict[str, Any]]:
@@ -136,19 +122,18 @@ class ReplayEnv(gymnasium.Env[Any, Any]):
             gymnasium.error.ResetNeeded: the episode is over, or none has begun.
             gymnasium.error.InvalidAction: there is no such action.
         """
-        solo, mask = self._solo, self._write["action_mask"]
-        if solo is None:
+        if not self._under_way:
             raise gymnasium.error.ResetNeeded("no episode is under way: call reset() first")
-        if not 0 <= action < len(mask):
-            raise gymnasium.error.InvalidAction(f"no action {action}: there are 0 to {len(mask) - 1}")
-        kind, target, width = self.table.moves[action]
-        if kind == ANSWER:
-            return self._finish(solo)
-        paid = solo.spent
-        if mask[action]:
-            self._act(solo, kind, target, width)
+        if not 0 <= action < len(self.table.moves):
+            last = len(self.table.moves) - 1
+            raise gymnasium.error.InvalidAction(f"no action {action}: there are 0 to {last}")
+        if action == ANSWER:
+            return self._finish()
+        paid = self._spent()
+        self._chosen[0] = action
+        self._board.act(self._chosen)
         observation, info = self._report({})
-        return observation, 0.0 - self.gamma * (solo.spent - paid) / KILO, False, False, info
+        return observation, 0.0 - self.gamma * (self._spent() - paid) / KILO, False, False, info
 
     def render(self) -> str | None:
         """The branches as text, a line each."""
@@ -166,96 +151,26 @@ class ReplayEnv(gymnasium.Env[Any, Any]):
         lines.append(f"{decode} decoded, {probe} probe, {prm} PRM, {sequential} sequential tokens")
         return "\n".join(lines)
 
-    def _act(self, solo: Solo, kind: int, target: int, width: int) -> None:
-        if kind == BRANCH:
-            touched: Sequence[int] = solo.open(width, target)
-            self._roots -= len(touched)
-            self._show_room(solo)
-        elif kind == FORK:
-            touched = [target, *solo.fork(target)]
-            self._show_room(solo)
-        else:
-            touched = sorted(getattr(solo, EVERYWHERE[kind])) if target == ALL else [target]
-            if kind == PRUNE:
-                solo.prune(target)
-            elif kind == PROBE:
-                solo.ask_answer(touched)
-            elif kind == SCORE:
-                solo.ask_score(touched)
-            else:
-                solo.extend(touched, TO_THE_END if kind == FINISH else 1)
-        self._show(solo, touched)
+    def _spent(self) -> int:
+        decode, probe, prm, _ = self._board.replay.ledger[0].tolist()
+        total: int = decode + probe + prm
+        return total
 
-    def _finish(self, solo: Solo) -> tuple[Seen, float, bool, bool, dict[str, Any]]:
-        correct = solo.grade(self._leader)
-        self._solo = None
-        self._seen["action_mask"][1:] = 0
+    def _finish(self) -> tuple[Seen, float, bool, bool, dict[str, Any]]:
+        replay = self._board.replay
+        self._board.finish(self._alone)
+        self._under_way = False
         observation, info = self._report(
             {
-                "correct": correct,
-                "tokens": solo.spent,
-                "sequential_tokens": solo.ledger[3],
-                "problem": self.table.index.forest.question_hash[self._problem],
-                "seed": self._seed,
+                "correct": bool(replay.correct[0]),
+                "tokens": self._spent(),
+                "sequential_tokens": int(replay.ledger[0, 3]),
+                "problem": self.table.index.forest.question_hash[replay.problems[0]],
+                "seed": int(replay.seeds[0]),
             }
         )
-        return observation, float(correct), True, False, info
+        return observation, float(replay.correct[0]), True, False, info
 
     def _report(self, info: dict[str, Any]) -> tuple[Seen, dict[str, Any]]:
         observation = {name: values.copy() for name, values in self._seen.items()}
         return observation, info | {"action_mask": observation["action_mask"]}
-
-    def _show(self, solo: Solo, touched: Sequence[int]) -> None:
-        """Bring the observation up to date after these branches have changed."""
-        write, at = self._write, self.table.at
-        mask, state, depth = write["action_mask"], write["state"], write["depth"]
-        tokens, answer = write["tokens"], write["answer"]
-        extend, finish, prune = at[EXTEND], at[FINISH], at[PRUNE]
-        revote = False
-        for b in touched:
-            depth[b], tokens[b] = solo.depth[b], solo.tokens[b] / KILO
-            end, said = solo.end[b], solo.answer[b]
-            if state[b] != RUNNING + end:
-                state[b] = RUNNING + end
-                mask[extend + b] = mask[finish + b] = mask[prune + b] = end == LIVE
-                revote |= end == PRUNED and said != UNASKED
-            if answer[b] != said:
-                answer[b] = said
-                revote = True
-        if "confidence" in write:
-            for b in touched:
-                write["confidence"][b] = solo.confidence(b)
-        if "score" in write:
-            for b in touched:
-                write["score"][b] = solo.score[b]
-        if "children" in write:
-            free = len(solo.end) < self.table.slots
-            for b, end in enumerate(solo.end):
-                write["children"][b] = children = solo.children(b)
-                mask[at[FORK] + b] = free and end != PRUNED and children > 0
-        for kind, action in self.table.everywhere.items():
-            mask[action] = bool(getattr(solo, EVERYWHERE[kind]))
-        spent = write["spent"]
-        for column, amount in enumerate(solo.ledger):
-            spent[column] = amount / KILO
-        if revote:
-            self._count_votes(solo)
-
-    def _show_room(self, solo: Solo) -> None:
-        """What may still be opened."""
-        room = min(self._roots, self.table.slots - len(solo.end))
-        self._write["room"][0] = room
-        for action in self.table.opens:
-            _, arm, width = self.table.moves[action]
-            self._write["action_mask"][action] = width <= min(room, solo.left(arm))
-
-    def _count_votes(self, solo: Solo) -> None:
-        said = [UNASKED if end == PRUNED else a for a, end in zip(solo.answer, solo.end, strict=True)]
-        counts = Counter(said)
-        counts[UNASKED] = 0
-        votes = [counts[answer] for answer in said]
-        most = max(votes)
-        self._leader = said[votes.index(most)] if most else UNPARSED
-        counts[self._leader] = 0
-        self._seen["votes"][: len(votes)] = votes
-        self._write["lead"][0], self._write["lead"][1] = most, max(counts.values())

@@ -1,4 +1,4 @@
-"""The engine as a vector environment needs it: an episode that ends makes room for another at once."""
+"""The engine as the Gymnasium environments need it: an episode that ends makes room for another at once."""
 
 from collections.abc import Sequence
 
@@ -38,6 +38,11 @@ class RestartingReplay(Replay):
             orders=np.zeros(many * self._pool, np.int64),
             codes=np.full((many * self._codes, at.MEANING + 1), NEW, np.int64),
         )
+
+    @property
+    def stand(self) -> Stand:
+        """Where the episodes stand."""
+        return self._stand
 
     def restart(self, episodes: Ints, problems: Sequence[int], seeds: Sequence[int]) -> None:
         """Put these episodes at the start of these problems, served in the orders of these seeds."""

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from env.episode import BRANCH, EXTEND, FINISH, FORK, KINDS, PROBE, PRUNE, SCORE, UNASKED
 from env.errors import UserError
-from env.gym_solo import NOT_SCORED
 from env.index import Index
 from env.replay import Replay
 from env.store import Store
 
-ANSWER = PRUNE + 1
+# Kind, and number, of the action that ends an episode.
+ANSWER = 0
 ALL = -1
 KILO = 1000
 # Gymnasium wants finite bounds; none of these is ever reached.
@@ -31,6 +31,7 @@ FORK_SLOTS = 64
 # An episode that is not chosen by the caller is served in one of these orders, which evaluation never uses.
 FIRST_SEED, SEEDS = 1_000_000, 1024
 NOT_OPENED, RUNNING = 0, 1
+NOT_SCORED = -1.0
 STATES = ("not opened", "running", "stop", "length", "exhausted", "pruned")
 
 

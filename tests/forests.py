@@ -87,6 +87,17 @@ class Trees:
         )
 
 
+@dataclass
+class InMemory:
+    """Stands in for a store where only its trees matter."""
+
+    trees: Forest
+    path: str = "memory"
+
+    def forest(self) -> Forest:
+        return self.trees
+
+
 class Digits:
     """Takes small choices out of one drawn number: far quicker to draw than one number a choice."""
 

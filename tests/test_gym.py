@@ -1,6 +1,5 @@
 """The Gymnasium environments: one against the other, by Gymnasium's own checks, and by what users expect."""
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 import gymnasium
@@ -14,25 +13,13 @@ from hypothesis import strategies as st
 
 import autotts
 from env.errors import UserError
-from env.forest import Forest
 from env.gym import ReplayEnv, ReplayVectorEnv
 from env.gym_table import FIRST_SEED
 from env.store import Store
 from env.store_writer import Nodes, StoreWriter
-from tests.forests import Trees, recordings, stored, trees
+from tests.forests import InMemory, Trees, recordings, stored, trees
 
 ID = "autotts:AutoTTS/Replay-v0"
-
-
-@dataclass
-class InMemory:
-    """Stands in for a store where only its trees matter."""
-
-    trees: Forest
-    path: str = "memory"
-
-    def forest(self) -> Forest:
-        return self.trees
 
 
 def chain(*answers: str | None, tokens: int = 100, end: str = "") -> list[tuple]:
@@ -156,6 +143,14 @@ class TestVectorAgreesWithPlain:
 
     def test_on_a_store(self, path):
         agree(path, "standard", 1, None, 150, 0.0)
+
+    def test_a_reset_in_place_of_the_next_step(self, path):
+        """Where the last step ended an episode, the step after the reset belongs to the new one."""
+        envs = ReplayVectorEnv(2, path)
+        envs.reset(seed=0)
+        envs.step(np.array([0, 1]))
+        envs.reset(seed=1)
+        assert (envs.step(np.array([1, 1]))[0]["state"][:, 0] == 1).all()
 
     def test_with_an_episode_chosen_for_each(self, path):
         fast = ReplayVectorEnv(2, path)

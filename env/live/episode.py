@@ -53,7 +53,7 @@ T = TypeVar("T")
 ONE = range(1)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LiveResults(Revealed):
     """What a model revealed of one episode."""
 
