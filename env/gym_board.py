@@ -46,6 +46,7 @@ class Board:
             [where.get(kind, 0) for kind in range(len(KINDS))] for where in (table.everywhere, table.at)
         )
         self._buttons = Buttons(np.array(table.moves, np.int64), *(np.array(x, np.int64) for x in by_kind))
+        self._arrays: tuple[Any, ...] = (*self._buttons, *self._display)
         self._blank: Seen = table.blank()
 
     def restart(self, episodes: Ints, problems: Sequence[int], seeds: Sequence[int]) -> None:
@@ -57,16 +58,18 @@ class Board:
         display.exact[episodes], display.scored_at[episodes], display.leader[episodes] = 0, -1, UNPARSED
         display.unasked[episodes] = display.unscored[episodes] = False
         display.action_mask[episodes, 0] = 1
-        show_totals(self.table.index.trees.nodes, self.replay.stand, self._buttons, display, episodes)
+        nodes, stand = self.table.index.trees.nodes, self.replay.stand
+        show_totals(nodes, stand.episodes, stand.roots, stand.slots, self._buttons, display, episodes)
 
     def act(self, chosen: Ints) -> None:
         """Do what int64[E] actions say; see `env.gym_show.requests`."""
-        replay, trees = self.replay, self.table.index.trees
-        actions, ids = requests(self._buttons, self._display, chosen)
+        (moves, _, blocks), display, replay = self._buttons, self._display, self.replay
+        actions, ids = requests(moves, blocks, display.action_mask, display.unasked, display.unscored, chosen)
         results = replay.step(actions, ids)
+        stand, (lengths, scores) = replay.stand, results.scores or (NO_LENGTHS, NO_SCORES)
         show(
-            trees.nodes, replay.stand, self._buttons, self._display, actions, ids,
-            results.rows, results.branch, results.tokens, *(results.scores or (NO_LENGTHS, NO_SCORES)),
+            self.table.index.trees.nodes, stand.episodes, stand.roots, stand.slots, actions, ids,
+            results.rows, results.branch, results.tokens, lengths, scores, *self._arrays,
         )  # fmt: skip
         if self._confidence is not None and results.confidence is not None:
             episodes = np.repeat(results.episode, results.rows)

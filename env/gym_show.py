@@ -12,7 +12,7 @@ from env import stand as at
 from env.compiled import compiled
 from env.episode import BRANCH, EXTEND, FINISH, FORK, PROBE, PRUNE, SCORE, UNASKED, UNPARSED
 from env.gym_table import ALL, ANSWER, KILO, RUNNING
-from env.stand import EXHAUSTED, LIVE, PRUNED, Ints, Stand
+from env.stand import EXHAUSTED, LIVE, PRUNED, Ints
 
 NOTHING = -1
 
@@ -60,24 +60,31 @@ class Display(NamedTuple):
 
 
 @compiled
-def requests(buttons: Buttons, display: Display, chosen: Ints) -> tuple[Ints, Ints]:
+def requests(
+    moves: Ints,
+    blocks: Ints,
+    action_mask: NDArray[np.int8],
+    unasked: NDArray[np.bool_],
+    unscored: NDArray[np.bool_],
+    chosen: Ints,
+) -> tuple[Ints, Ints]:
     """What the actions int64[E] ask of `Replay.step`; nothing where one is NOTHING, ANSWER or ruled out."""
-    slots, running = display.state.shape[1], buttons.blocks[EXTEND]
-    actions, ids = np.zeros((len(chosen), 5), np.int64), np.empty(display.state.size, np.int64)
+    slots, running = unasked.shape[1], blocks[EXTEND]
+    actions, ids = np.zeros((len(chosen), 5), np.int64), np.empty(unasked.size, np.int64)
     doers = named = 0
     for e in range(len(chosen)):
         pressed = chosen[e]
-        if pressed == NOTHING or pressed == ANSWER or display.action_mask[e, pressed] == 0:
+        if pressed == NOTHING or pressed == ANSWER or action_mask[e, pressed] == 0:
             continue
-        kind, target, width = buttons.moves[pressed, 0], buttons.moves[pressed, 1], buttons.moves[pressed, 2]
+        kind, target, width = moves[pressed, 0], moves[pressed, 1], moves[pressed, 2]
         opening = kind == BRANCH or kind == FORK
         first = named
         for b in range(0 if opening else slots):
-            changes = display.action_mask[e, running + b] == 1
+            changes = action_mask[e, running + b] == 1
             if kind == PROBE:
-                changes = display.unasked[e, b]
+                changes = unasked[e, b]
             elif kind == SCORE:
-                changes = display.unscored[e, b]
+                changes = unscored[e, b]
             if b == target or (target == ALL and changes):
                 ids[named] = b
                 named += 1
@@ -91,9 +98,9 @@ def requests(buttons: Buttons, display: Display, chosen: Ints) -> tuple[Ints, In
 @compiled
 def show(
     nodes: NDArray[np.int32],
-    stand: Stand,
-    buttons: Buttons,
-    display: Display,
+    table: Ints,
+    roots: Ints,
+    slots: Ints,
     actions: Ints,
     ids: Ints,
     rows: Ints,
@@ -101,16 +108,43 @@ def show(
     decoded: Ints,
     lengths: Ints,
     scores: NDArray[np.float32],
+    moves: Ints,
+    everywhere: Ints,
+    blocks: Ints,
+    action_mask: NDArray[np.int8],
+    answer: NDArray[np.int32],
+    votes: NDArray[np.int32],
+    state: NDArray[np.int8],
+    depth: NDArray[np.int32],
+    tokens: NDArray[np.float32],
+    spent: NDArray[np.float32],
+    lead: NDArray[np.int32],
+    room: NDArray[np.int32],
+    children: NDArray[np.int32],
+    score: NDArray[np.float32],
+    exact: Ints,
+    scored_at: Ints,
+    unasked: NDArray[np.bool_],
+    unscored: NDArray[np.bool_],
+    leader: Ints,
 ) -> None:
     """Bring the episodes that have acted up to date.
 
     Args:
         nodes: as in `env.stand.Trees`.
-        rows, branch, decoded: `rows`, `branch` and `tokens` of the round's `Results`.
+        table, roots, slots: `episodes`, `roots` and `slots` of `env.stand.Stand`.
+        actions, ids: of the round.
+        rows, branch, decoded: `rows`, `branch` and `tokens` of its `Results`.
         lengths, scores: its scores, empty where nothing was scored.
+        moves, everywhere, blocks: of `Buttons`; from `action_mask` to `leader`: of `Display`. One by one, for
+            to look what is in a named tuple takes longer than to play a small round.
     """
-    mask, slots, capacity = display.action_mask, stand.slots, len(stand.slots) // len(stand.episodes)
-    extend, finish, prune = buttons.blocks[EXTEND], buttons.blocks[FINISH], buttons.blocks[PRUNE]
+    buttons = Buttons(moves, everywhere, blocks)
+    display = Display(
+        action_mask, answer, votes, state, depth, tokens, spent, lead, room, children, score,
+        exact, scored_at, unasked, unscored, leader,
+    )  # fmt: skip
+    capacity, extend, finish, prune = len(slots) // len(table), blocks[EXTEND], blocks[FINISH], blocks[PRUNE]
     episodes, voting = actions[:, 0].copy(), np.zeros(len(actions), np.bool_)
     named = answered = row = read = 0
     for a in range(len(actions)):
@@ -122,34 +156,34 @@ def show(
             if end == LIVE:
                 end = nodes[node, at.END]
             if kind == SCORE:
-                display.scored_at[e, b] = node
+                scored_at[e, b] = node
                 read += lengths[row] if len(lengths) else 0
                 if len(lengths) and lengths[row]:
-                    display.score[e, b] = scores[read - 1]
-            elif kind == FORK and display.score.size:
-                display.score[e, b] = display.score[e, actions[a, 4]]
+                    score[e, b] = scores[read - 1]
+            elif kind == FORK and score.size:
+                score[e, b] = score[e, actions[a, 4]]
             if kind != PRUNE:
-                display.exact[e, b] += decoded[row]
+                exact[e, b] += decoded[row]
                 row += 1
-            voting[a] |= told != display.answer[e, b] or end == PRUNED
-            display.answer[e, b], display.state[e, b] = told, RUNNING + end
-            display.depth[e, b], display.tokens[e, b] = nodes[node, at.DEPTH], display.exact[e, b] / KILO
-            display.unasked[e, b] = (end == LIVE or end == EXHAUSTED) and slots[slot, at.ASKED_AT] != node
-            display.unscored[e, b] = end != PRUNED and display.scored_at[e, b] != node
-            mask[e, extend + b] = mask[e, finish + b] = mask[e, prune + b] = end == LIVE
+            voting[a] |= told != answer[e, b] or end == PRUNED
+            answer[e, b], state[e, b] = told, RUNNING + end
+            depth[e, b], tokens[e, b] = nodes[node, at.DEPTH], exact[e, b] / KILO
+            unasked[e, b] = (end == LIVE or end == EXHAUSTED) and slots[slot, at.ASKED_AT] != node
+            unscored[e, b] = end != PRUNED and scored_at[e, b] != node
+            action_mask[e, extend + b] = action_mask[e, finish + b] = action_mask[e, prune + b] = end == LIVE
         named += 0 if kind == BRANCH or kind == FORK else actions[a, 3]
         answered += kind != PRUNE
-    count_votes(stand, display, episodes[voting])
-    show_totals(nodes, stand, buttons, display, episodes)
+    count_votes(table, display, episodes[voting])
+    show_totals(nodes, table, roots, slots, buttons, display, episodes)
 
 
 @compiled
-def count_votes(stand: Stand, display: Display, episodes: Ints) -> None:
+def count_votes(table: Ints, display: Display, episodes: Ints) -> None:
     """Who says the same as how many others, of those that are not pruned."""
     for e in episodes:
-        opened = stand.episodes[e, at.OPENED]
+        opened = table[e, at.OPENED]
         said = display.answer[e, :opened].copy()
-        counts = np.zeros(stand.episodes[e, at.GIVEN] - UNASKED, np.int32)
+        counts = np.zeros(table[e, at.GIVEN] - UNASKED, np.int32)
         for b in range(opened):
             if display.state[e, b] == RUNNING + PRUNED:
                 said[b] = UNASKED
@@ -168,22 +202,28 @@ def count_votes(stand: Stand, display: Display, episodes: Ints) -> None:
 
 @compiled
 def show_totals(
-    nodes: NDArray[np.int32], stand: Stand, buttons: Buttons, display: Display, episodes: Ints
+    nodes: NDArray[np.int32],
+    table: Ints,
+    roots: Ints,
+    slots: Ints,
+    buttons: Buttons,
+    display: Display,
+    episodes: Ints,
 ) -> None:
     """What these episodes have cost, and what can be done in them that is not about one branch."""
     mask, moves, everywhere, blocks = display.action_mask, buttons.moves, buttons.everywhere, buttons.blocks
-    slots = display.state.shape[1]
+    places = display.state.shape[1]
     for e in episodes:
-        opened = stand.episodes[e, at.OPENED]
+        opened = table[e, at.OPENED]
         for column in range(at.SEQUENTIAL + 1):
-            display.spent[e, column] = stand.episodes[e, column] / KILO
-        roots = stand.episodes[e, at.MAX_BRANCHES] - stand.roots[e, :, at.SERVED_ROOTS].sum()
-        display.room[e, 0] = room = min(roots, slots - opened)
+            display.spent[e, column] = table[e, column] / KILO
+        unopened = table[e, at.MAX_BRANCHES] - roots[e, :, at.SERVED_ROOTS].sum()
+        display.room[e, 0] = room = min(unopened, places - opened)
         for action in range(1, len(moves)):
             if moves[action, 0] != BRANCH:
                 break
             arm, width = moves[action, 1], moves[action, 2]
-            left = stand.roots[e, arm, at.POOL] - stand.roots[e, arm, at.SERVED_ROOTS]
+            left = roots[e, arm, at.POOL] - roots[e, arm, at.SERVED_ROOTS]
             mask[e, action] = width <= min(room, left)
         running = blocks[EXTEND]
         mask[e, everywhere[EXTEND]] = mask[e, everywhere[FINISH]] = mask[e, running : running + opened].any()
@@ -192,9 +232,9 @@ def show_totals(
         if everywhere[SCORE]:
             mask[e, everywhere[SCORE]] = display.unscored[e, :opened].any()
         for b in range(opened if blocks[FORK] else 0):
-            slot = e * (len(stand.slots) // len(stand.episodes)) + b
-            left = nodes[stand.slots[slot, at.NODE], at.CHILD_COUNT] - stand.slots[slot, at.SERVED]
+            slot = e * (len(slots) // len(table)) + b
+            left = nodes[slots[slot, at.NODE], at.CHILD_COUNT] - slots[slot, at.SERVED]
             display.children[e, b] = left
             mask[e, blocks[FORK] + b] = (
-                opened < slots and display.state[e, b] != RUNNING + PRUNED and left > 0
+                opened < places and display.state[e, b] != RUNNING + PRUNED and left > 0
             )
