@@ -45,6 +45,7 @@ OPENING = (0, -1, LIVE, UNASKED, 0, 0, 0)
 CODE, MEANING = range(2)
 
 
+# What was compiled for these tuples lies on disks under their names: who renames one renames what takes it.
 class Trees(NamedTuple):
     """The index of a store.
 

@@ -139,3 +139,17 @@ def test_shows_what_the_engine_says(made: Trees, seed: int, max_branches: int | 
         reader.act(env.table.moves[action])
         observation, *_ = env.step(action)
     assert env.step(0)[4]["correct"] == reader.grade()
+
+
+def test_no_more_branches_than_there_are_places_for():
+    nodes = [Node(1, 0)]
+    nodes += [Node(1, 0, end=1, parent=nodes[0], place=place) for place in range(1, 81)]
+    nodes[0].children = nodes[1:]
+    env = ReplayEnv(InMemory(Trees([Problem(nodes, frozenset({0}), 1)]).forest()))
+    env.reset(options={"problem": 0, "seed": 0})
+    env.step(env.actions.index("open 1"))
+    fork = env.actions.index("fork 0")
+    for _ in range(90):
+        observation, *_ = env.step(fork)
+    assert (observation["state"] != 0).all() and observation["children"][0] == 80 - (env.table.slots - 1)
+    assert not observation["action_mask"][fork]
