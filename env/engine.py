@@ -21,29 +21,47 @@ from env.episode import (
     UNASKED,
     UNPARSED,
 )
+from env.siblings import nth_child
 from env.stand import EXHAUSTED, LIVE, NEW, PRUNED, TO_THE_END, Ints, Shown, Stand, Trees
 
 UNKNOWN_BRANCH, TWICE, NEGATIVE, NO_FORKS, NO_PRM, NO_ARM, NO_ACTION, TOO_MANY, NO_PROBES = range(1, 10)
 
 
 @compiled
+def opens(kind: int) -> bool:
+    """Whether it is one of `env.episode.OPENING`."""
+    return kind == BRANCH or kind == SAMPLE or kind == FORK
+
+
+@compiled
 def room(trees: Trees, stand: Stand, actions: Ints) -> int:
-    """The branches that an episode may come to have by these actions, at most."""
-    needed = now = 0
+    """The branches that an episode may come to have by these actions, at most.
+
+    Not one more than there are to be had: whoever sends actions must not decide how much memory is taken.
+    """
+    needed = now = roots = 0
+    capacity = len(stand.slots) // max(1, len(stand.episodes))
     for a in range(len(actions)):
-        episode, kind, count, argument = actions[a, 0], actions[a, 1], actions[a, 3], actions[a, 4]
+        episode, kind, argument = actions[a, 0], actions[a, 1], actions[a, 4]
         if not 0 <= episode < len(stand.episodes):
             raise IndexError("an action of no episode")
+        if kind == FORK and 0 <= argument < stand.episodes[episode, at.OPENED]:
+            stand.slots[episode * capacity + argument, at.TICKET] = 0
+    for a in range(len(actions)):
+        episode, kind, argument = actions[a, 0], actions[a, 1], actions[a, 4]
+        wanted = max(actions[a, 3], 0)
         if a == 0 or episode != actions[a - 1, 0]:
             now = stand.episodes[episode, at.OPENED]
+            roots = stand.episodes[episode, at.MAX_BRANCHES] - stand.roots[episode, :, at.SERVED_ROOTS].sum()
         if kind == BRANCH or kind == SAMPLE:
-            now += min(max(count, 0), stand.episodes[episode, at.MAX_BRANCHES])
+            wanted = min(wanted, max(roots, 0))
+            roots, now = roots - wanted, now + wanted
         elif kind == FORK and 0 <= argument < stand.episodes[episode, at.OPENED]:
-            capacity = len(stand.slots) // len(stand.episodes)
-            now += min(
-                max(count, 0),
-                trees.nodes[stand.slots[episode * capacity + argument, at.NODE], at.CHILD_COUNT],
-            )
+            slot = episode * capacity + argument
+            taken = stand.slots[slot, at.SERVED] + stand.slots[slot, at.TICKET]
+            wanted = min(wanted, max(trees.nodes[stand.slots[slot, at.NODE], at.CHILD_COUNT] - taken, 0))
+            stand.slots[slot, at.TICKET] += wanted
+            now += wanted
         needed = max(needed, now)
     return needed
 
@@ -80,8 +98,7 @@ def check(trees: Trees, stand: Stand, actions: Ints, ids: Ints) -> tuple[Ints, I
         if not 0 <= episode < len(stand.episodes):
             raise IndexError("an action of no episode")
         rank = rank + 1 if a and episode == actions[a - 1, 0] else 0
-        opening = kind == BRANCH or kind == SAMPLE or kind == FORK
-        named = 0 if opening else max(count, 0)
+        named = 0 if opens(kind) else max(count, 0)
         first_id[a] = place
         place += 2 * named if kind == EXTEND and argument == -1 else named
         why = 0
@@ -151,7 +168,7 @@ def open_branches(
     first_born = np.zeros(len(actions), np.int64)
     for a in range(len(actions)):
         episode, kind, count, argument = actions[a, 0], actions[a, 1], actions[a, 3], actions[a, 4]
-        if refused[a] or not (kind == BRANCH or kind == SAMPLE or kind == FORK):
+        if refused[a] or not opens(kind):
             continue
         first_born[a] = born = stand.episodes[episode, at.OPENED]
         slot = episode * capacity + born
@@ -218,7 +235,7 @@ def advance(
             continue
         k += 1
         kinds[k], episodes[k] = kind, episode
-        opening = kind == BRANCH or kind == SAMPLE or kind == FORK
+        opening = opens(kind)
         if k == 0 or episode != episodes[k - 1]:
             table[episode, at.ROUNDS] += 1
             longest = 0
@@ -335,51 +352,6 @@ def encode(table: Ints, codes: Ints, episode: int, said: int) -> int:
         codes[first + number, at.MEANING] = said
         table[episode, at.GIVEN] = number + 1
     return codes[first + said, at.CODE]
-
-
-@compiled
-def nth_child(trees: Trees, seed: np.uint64, node: int, nth: int) -> int:
-    """The nth child of a node, ordered by a hash of the seed and of the child's place in its tree."""
-    first, count = trees.nodes[node, at.FIRST_CHILD], trees.nodes[node, at.CHILD_COUNT]
-    if not 0 <= nth < count:
-        raise IndexError("a node has no such child")
-    if count == 1:
-        return trees.children[first]
-    keys, seed_key = np.empty(count, np.uint64), mix(seed)
-    for k in range(count):
-        keys[k] = mix(seed_key + np.uint64(trees.nodes[trees.children[first + k], at.LOCAL]))
-    chosen = first
-    for k in range(count):
-        earlier = 0
-        for other in range(count):
-            earlier += keys[other] < keys[k] or (keys[other] == keys[k] and other < k)
-        if earlier == nth:
-            chosen = first + k
-    return trees.children[chosen]
-
-
-@compiled
-def nth_children(trees: Trees, seeds: NDArray[np.uint64], nodes: Ints, nth: Ints) -> Ints:
-    """`nth_child` of many nodes, each under a seed of its own."""
-    found = np.empty(len(nodes), np.int64)
-    for k in range(len(nodes)):
-        found[k] = nth_child(trees, seeds[k], nodes[k], nth[k])
-    return found
-
-
-@compiled
-def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """`mix` of each."""
-    return np.array([mix(value) for value in values], np.uint64)
-
-
-@compiled
-def mix(value: np.uint64) -> np.uint64:
-    """SplitMix64's finaliser (Steele et al. 2014): neighbouring inputs give unrelated outputs."""
-    z = value + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 @compiled

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.compiled import compiled
+from env.engine import opens
 from env.episode import (
-    BRANCH,
     CHILDREN,
     CONFIDENCE,
     EXTEND,
-    FORK,
     HEADER,
     MAGIC,
     MAX_ACTIONS,
@@ -25,7 +24,6 @@ from env.episode import (
     MAX_NOTE,
     MAX_NOTES,
     PRM,
-    SAMPLE,
     SPENT,
     TOKENS,
     UNPARSED,
@@ -116,7 +114,7 @@ def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.boo
         parts.append(frame[HEADER.size : len(frame) - length])
         texts.append(frame[len(frame) - length :])
     words = np.frombuffer(bytearray().join(parts), np.int32)
-    fault, actions, ids, finals, notes = unpack(words, np.array(bounds, np.int64), live)
+    fault, actions, ids, finals, notes = unpack(words, np.array(bounds, np.int64).reshape(-1, 6), live)
     if fault:
         raise FrameError(f"malformed frame: {FAULTS[fault]}")
     errors: dict[int, str] = {}
@@ -162,7 +160,7 @@ def unpack(
             if not live[episode]:
                 fault = ENDED
             heard[episode] = True
-            if not (kind == BRANCH or kind == SAMPLE or kind == FORK):
+            if not opens(kind):
                 named += max(count, 0) * (2 if kind == EXTEND and argument == -1 else 1)
             before = episode
             at, a = at + 5, a + 1
@@ -206,7 +204,7 @@ def write(told: Round, results: Revealed, wanted: int = TOKENS | SPENT) -> list[
     columns |= CONFIDENCE if results.confidence is not None else 0
     columns |= PRM if prm is not None else 0
     words, stops = pack(
-        np.array([(number, span.start) for number, span in told.frames], np.int64),
+        np.array([(number, span.start) for number, span in told.frames], np.int64).reshape(-1, 2),
         columns,
         results.episode,
         results.rows,

@@ -63,7 +63,7 @@ class RestartingReplay(Replay):
         for starts, counts, seed in zip(order_at.tolist(), pool.tolist(), seeds, strict=True):
             for start, count in zip(starts, counts, strict=True):
                 stand.orders[start : start + count] = shuffled(count, seed)
-        stand.slots.reshape(len(self), -1, len(at.OPENING))[episodes] = at.OPENING
+        stand.slots.reshape(len(self), -1, len(at.FRESH))[episodes] = at.FRESH
         codes = stand.codes.reshape(len(self), self._codes, -1)
         codes[episodes] = NEW
         codes[episodes, :2, at.CODE] = UNASKED, UNPARSED

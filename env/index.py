@@ -82,7 +82,20 @@ class Index:
 
     @cached_property
     def trees(self) -> Trees:
-        """The same for the engine."""
+        """The same for the engine, which looks at nothing twice.
+
+        Raises:
+            UserError: the store is damaged in a way that its checksums do not show.
+        """
+        problem = np.searchsorted(self.forest.first_node, self.order, "right") - 1
+        within = self.parent < 0
+        within |= problem[self.parent] == problem
+        if not within.all():
+            raise UserError("this store is damaged: a node's parent is of another problem; make it again")
+        if ((self.answer < NOT_PROBED) | (self.answer >= np.diff(self.first_answer)[problem])).any():
+            raise UserError("this store is damaged: a node's answer is none of its problem's; make it again")
+        if max(self.cost.max(initial=0), self.probe_cost.max(initial=0)) >= 2**31:
+            raise UserError("this store has paths or probes of more than 2**31 tokens: is their unit right?")
         nodes = np.zeros((len(self.parent), at.WHOLE + 1), np.int32)
         for column, values in (
             (at.PARENT, self.parent),

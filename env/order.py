@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.compiled import own
-from env.engine import nth_children
 from env.index import Index
+from env.siblings import nth_children
 from env.stand import Ints
 
 

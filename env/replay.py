@@ -20,6 +20,7 @@ from env.compiled import own
 from env.episode import SCORE, UNASKED, UNPARSED
 from env.index import Index
 from env.order import Order, runs
+from env.siblings import mixed
 from env.stand import NEW, Ints, Shown, Stand
 
 
@@ -126,7 +127,7 @@ class Replay:
     @cached_property
     def seed_keys(self) -> list[int]:
         """What seeds each `ep.rng`: 64 bits that depend on its seed only, and tell nothing of the problem."""
-        return engine.mixed(self.seeds.astype(np.uint64)).tolist()
+        return mixed(self.seeds.astype(np.uint64)).tolist()
 
     def step(self, actions: NDArray[Any], ids: NDArray[Any]) -> Results:
         """Answer one round.
@@ -199,7 +200,7 @@ class Replay:
             seeds=self.seeds.view(np.uint64),
             roots=roots,
             orders=order.orders,
-            slots=np.full((slots, len(at.OPENING)), at.OPENING, np.int64),
+            slots=np.full((slots, len(at.FRESH)), at.FRESH, np.int64),
             codes=codes,
         )
 

@@ -38,14 +38,13 @@ POOL, SERVED_ROOTS, FIRST_ROOT, ORDER_AT = range(4)
 # controller knows, UNASKED for none; tokens of its path that the PRM has seen; children of its node that its
 # forks have taken; scratch.
 NODE, ASKED_AT, STATE, TOLD, SCORED, SERVED, TICKET = range(7)
-OPENING = (0, -1, LIVE, UNASKED, 0, 0, 0)
+FRESH = (0, -1, LIVE, UNASKED, 0, 0, 0)
 
 # Columns of `Stand.codes`: an answer id's code, NEW for none (UNASKED and UNPARSED have theirs as well, in
 # the two rows before the first), and a code's answer id.
 CODE, MEANING = range(2)
 
 
-# What was compiled for these tuples lies on disks under their names: who renames one renames what takes it.
 class Trees(NamedTuple):
     """The index of a store.
 
@@ -88,9 +87,9 @@ class Stand(NamedTuple):
         old = len(self.slots) // max(1, episodes)
         if needed <= old:
             return self
-        grown = np.full((episodes, max(needed, 2 * old), len(OPENING)), OPENING, np.int64)
+        grown = np.full((episodes, max(needed, 2 * old), len(FRESH)), FRESH, np.int64)
         grown[:, :old] = self.slots.reshape(episodes, old, -1)
-        return self._replace(slots=grown.reshape(-1, len(OPENING)))
+        return self._replace(slots=grown.reshape(-1, len(FRESH)))
 
 
 class Shown(NamedTuple):

@@ -1,5 +1,7 @@
 """The layout that replay walks, against plain walks over the trees it was made of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,3 +122,24 @@ def test_a_tiled_store_is_the_same_store_again_and_again(store):
         shifted = getattr(thrice, name)[nodes : 2 * nodes]
         expected = getattr(once, name)
         assert (shifted == np.where(expected < 0, -1, expected + nodes)).all()
+
+
+def test_what_the_engine_would_trip_over_is_an_error():
+    def trees(**changed):
+        nodes = [Node(5, 0), Node(5, 1, end=1), Node(5, 0, end=1)]
+        nodes[1].parent, nodes[0].children = nodes[0], [nodes[1]]
+        one, two = Problem(nodes[:2], frozenset({1}), 2), Problem(nodes[2:], frozenset({0}), 1)
+        forest = Trees([one, two]).forest()
+        columns = {name: np.array(values, np.int32) for name, values in changed.items()}
+        return Index.build(replace(forest, **columns)).trees
+
+    assert len(trees().nodes) == 3
+    for changed, said in (
+        ({"answer": [0, 2, 0]}, "none of its problem's"),
+        ({"answer": [0, 1, 1]}, "none of its problem's"),
+        ({"answer": [-3, 1, 0]}, "none of its problem's"),
+        ({"parent": [-1, 0, 0]}, "of another problem"),
+        ({"tokens": [2**31 - 1, 5, 5]}, "2\\*\\*31"),
+    ):
+        with pytest.raises(UserError, match=said):
+            trees(**changed)

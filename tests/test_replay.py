@@ -1,14 +1,15 @@
-"""The vectorised engine against a plain one, on random stores and random actions, misuse included."""
+"""The engine against a plain one, on random stores and random actions, misuse included."""
 
 import random
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from checkout import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from env.compiled import compiled
+from env.compiled import SOURCES, compiled
 from env.engine import TOO_MANY
 from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PROBE, PRUNE, SAMPLE, SCORE
 from env.index import Index
@@ -254,3 +255,22 @@ def test_compiles_where_nothing_can_be_kept():
     names = {}
     exec("def double(value):\n    return 2 * value", names)
     assert compiled(names["double"])(21) == 42
+
+
+def test_how_much_room_is_taken_is_for_the_store_to_say():
+    replay = Replay(tree(), [0] * 50, range(50), max_branches=1)
+    greedy = [[0, BRANCH, 0, 2**30, 0]] + [[0, FORK, 0, 2**30, 0]] * 3 + [[0, SAMPLE, 0, 2**30, 0]] * 250
+    for _ in range(3):
+        replay.step(np.array(greedy), np.zeros(0, np.int64))
+    assert replay.granted.tolist() == [4] + [0] * 49
+    assert len(replay._stand.slots) <= 2 * 4 * 50
+
+
+def test_what_is_compiled_in_is_what_decides_whether_it_is_compiled_anew():
+    for name in SOURCES:
+        for text in (ROOT / "env" / f"{name}.py").read_text(encoding="utf-8").splitlines():
+            module, _, names = text.removeprefix("from env.").partition(" import ")
+            if text.startswith("from env.") and names and names.strip("( ").split(",")[0].isupper():
+                assert module in SOURCES, f"{name}: {text}"
+    compiling = [f.stem for f in (ROOT / "env").rglob("*.py") if "@compiled" in f.read_text(encoding="utf-8")]
+    assert set(compiling) <= set(SOURCES) and len(compiling) > 3

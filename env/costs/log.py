@@ -161,7 +161,7 @@ _COLUMNS = 12
 
 
 class _Reader:
-    """Follows the branches of a wave through its log, a round at a time; arrays by slot, as in `Branches`."""
+    """Follows the branches of a wave through its log, a round at a time; arrays by slot as in `env.stand`."""
 
     def __init__(self, replay: Replay) -> None:
         self.rounds = np.zeros(len(replay), np.int64)

@@ -23,7 +23,6 @@ from env.engine import (
     TOO_MANY,
     TWICE,
     UNKNOWN_BRANCH,
-    mixed,
 )
 from env.episode import (
     BRANCH,
@@ -46,6 +45,7 @@ from env.live.answers import Answers
 from env.live.model import Abilities, Branch, Session
 from env.live.names import Names, Place
 from env.replay import Revealed
+from env.siblings import mixed
 from env.stand import EXHAUSTED, LIVE, PRUNED, TO_THE_END, Ints
 
 T = TypeVar("T")
