@@ -86,7 +86,7 @@ def _solve(recipe: Recipe) -> str:
     return "\n".join(
         [
             "width = min(width, ep.max_branches)",
-            f"live = await ep.branch({opening}, probe={ask})",
+            f"live = await {_opening(recipe, opening, ask)}",
             "ended, votes = [], Counter()",
             *(["leader, since = None, 0"] if recipe["stopping"] == "stable" else []),
             *(["astray = Counter()"] if recipe["pruning"] == "astray" else []),
@@ -106,6 +106,11 @@ def _solve(recipe: Recipe) -> str:
     )
 
 
+def _opening(recipe: Recipe, count: str, ask: bool) -> str:
+    whole = recipe["depth"] == "finish"
+    return f"ep.sample({count})" if whole else f"ep.branch({count}, probe={ask})"
+
+
 def _indented(lines: Sequence[str]) -> list[str]:
     return ["    " + line for line in lines]
 
@@ -118,7 +123,7 @@ def _counting(recipe: Recipe) -> list[str]:
     weight = weights.get(recipe["voting"], "1")
     count = ["ended.append(i)", "if ep.answer[i] != -1:", f"    votes[ep.answer[i]] += {weight}"]
     if recipe["depth"] == "finish":
-        return ["await ep.finish(live)", "for i in live:", *_indented(count)]
+        return ["for i in live:", *_indented(count)]
     lines = [
         "for i in live:",
         "    if ep.done[i]:",
@@ -182,7 +187,7 @@ def _pruning(recipe: Recipe) -> list[str]:
 
 
 def _going_on(recipe: Recipe, ask: bool) -> list[str]:
-    burst = f"live = await ep.branch(min(burst, width - len(ep.done)), probe={ask})"
+    burst = f"live = await {_opening(recipe, 'min(burst, width - len(ep.done))', ask)}"
     if recipe["depth"] == "finish":
         return [burst]
     far, lines = "stride", []
