@@ -36,6 +36,12 @@ def compiled(function: F) -> F:
         settings.CACHE_DIR = kept
 
 
+def is_kept() -> bool:
+    """Whether something has been compiled of these sources before, and is still there."""
+    settings: Any = numba.config
+    return any(_place(settings.CACHE_DIR).rglob("*.nbi"))
+
+
 def own(values: NDArray[Any], kind: type = np.int64) -> NDArray[Any]:
     """An array of the one kind that functions are compiled for, copied where it must be."""
     # `np.require` takes longer to look than a small round to play.

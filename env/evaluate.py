@@ -13,6 +13,7 @@ from env.costs.registry import check as check_cost
 from env.errors import UserError
 from env.executors import run_all
 from env.isolation.wire import WireError, pack
+from env.playback import prepare
 from env.program import GRID, Program, check
 from env.store import Store
 from env.unit import Played, Unit, play_unit
@@ -100,6 +101,7 @@ def evaluate(
     _check_arguments(stores, programs, betas, overrides, seeds, isolation)
     costs = tuple(dict.fromkeys(costs))
     _check_costs(stores, costs, protocol)
+    prepare()
     units = []
     chosen_by = [_chosen(store, problems) for store in stores]
     total = sum(map(len, chosen_by)) * len(programs) * len(betas) * len(seeds)

@@ -1,10 +1,42 @@
 """Joins the frames of many jobs to one engine: each round, whoever is ready is answered by a single call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from env import engine, frames
+from env import stand as at
+from env.compiled import is_kept
 from env.episode import SPENT, TOKENS
 from env.frames import FrameError, Round, read, write
 from env.replay import Replay
+from env.stand import Stand, Trees
+
+
+def prepare(say: Callable[[str], None] | None = None) -> None:
+    """Compile what plays, unless that has been done on this machine: before clocks start and workers do."""
+    if is_kept():
+        return
+    if say is not None:
+        say("compiling the replay engine, once")
+    none, numbers = np.zeros(0, np.int64), np.zeros(0, np.int32)
+    trees = Trees(np.zeros((0, at.WHOLE + 1), np.int32), numbers, numbers, False, False, False)
+    stand = Stand(
+        episodes=np.zeros((0, at.OF_EPISODE), np.int64),
+        seeds=np.zeros(0, np.uint64),
+        roots=np.zeros((0, 0, at.ORDER_AT + 1), np.int64),
+        orders=none,
+        slots=np.zeros((0, len(at.FRESH)), np.int64),
+        codes=np.zeros((0, at.MEANING + 1), np.int64),
+    )
+    shown = engine.play(trees, stand, np.zeros((0, 5), np.int64), none)
+    engine.room(trees, stand, np.zeros((0, 5), np.int64))
+    engine.grade(stand, none, none, np.zeros(0, np.bool_), none, none)
+    frames.unpack(numbers, np.zeros((0, 6), np.int64), np.zeros(0, np.bool_))
+    frames.pack(
+        np.zeros((0, 2), np.int64), 0, shown.episode, shown.rows, shown.ledger, shown.branch, shown.answer,
+        shown.end, shown.news, shown.tokens, numbers, none, numbers, none, numbers,
+    )  # fmt: skip
 
 
 class Playback:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from env.errors import UserError
+from env.playback import prepare
 from env.program import Program, ProgramError, check
 from search_agent.archive import Run
 from search_agent.arena import Arena
@@ -63,6 +64,7 @@ class Search:
             SearchStopped: no proposer can go on. Finalists and hold-out are left for a resumed run.
             UserError: the disk refuses, or the machine cannot isolate an untrusted program.
         """
+        prepare(self.say)
         started = time.monotonic()
         self.measure_baselines()
         if self.run.read("finalists.json") is None:

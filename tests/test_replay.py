@@ -9,6 +9,7 @@ from checkout import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from env import engine, frames, playback
 from env.compiled import SOURCES, compiled
 from env.engine import TOO_MANY
 from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PROBE, PRUNE, SAMPLE, SCORE
@@ -26,7 +27,7 @@ from tests.forests import (
     stored,
     trees,
 )
-from tests.playing import line, tree
+from tests.playing import line, run, tree
 from tests.reference import Action, ReferenceEpisode, Rules, Seen
 
 OFTEN = (BRANCH, BRANCH, FORK, EXTEND, EXTEND)
@@ -274,3 +275,22 @@ def test_what_is_compiled_in_is_what_decides_whether_it_is_compiled_anew():
                 assert module in SOURCES, f"{name}: {text}"
     compiling = [f.stem for f in (ROOT / "env").rglob("*.py") if "@compiled" in f.read_text(encoding="utf-8")]
     assert set(compiling) <= set(SOURCES) and len(compiling) > 3
+
+
+def test_what_is_prepared_is_what_is_played(monkeypatch):
+    async def solve(ep):
+        (branch,) = await ep.branch(1)
+        await ep.extend([branch])
+        return ep.answer[branch]
+
+    monkeypatch.setattr(playback, "is_kept", lambda: False)
+    said = []
+    playback.prepare(said.append)
+    for index in (line(), tree()):
+        run(index, solve)
+    assert said == ["compiling the replay engine, once"]
+    for function in (engine.play, engine.room, engine.grade, frames.unpack, frames.pack):
+        assert len(function.signatures) == 1, function
+    monkeypatch.undo()
+    playback.prepare(said.append)
+    assert len(said) == 1

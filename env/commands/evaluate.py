@@ -30,6 +30,7 @@ from env.commands.options import (
 )
 from env.commands.terminal import progress_bar
 from env.errors import UserError
+from env.playback import prepare
 from env.rooms import Rooms
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ def _played(
                 print(f"warning: {warning}", file=sys.stderr)
         counted.update(seen)
 
+    prepare(lambda what: print(what, file=sys.stderr))
     with progress_bar("episodes") as progress:
 
         def advance(done: int, total: int) -> None:
