@@ -16,6 +16,7 @@ from env.live.children import Children
 from env.live.episode import LiveEpisode
 from env.live.model import ModelError, Usage
 from env.lockstep import describe, resolve, rounds
+from env.playback import prepare
 from env.program import Program
 from env.tasks import TaskError
 from env.unit import open_pool, wanted
@@ -78,6 +79,8 @@ class Player:
         tracing: bool = False,
     ) -> None:
         program.check()
+        # Now, and not while the first request waits.
+        prepare()
         self.program, self.beta = program, float(beta)
         self.columns = wanted(program.source)
         self.settings: Mapping[str, Any] | None = None
