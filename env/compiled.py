@@ -31,6 +31,7 @@ def compiled(function: F) -> F:
     try:
         return cast(F, numba.njit(cache=True)(function))
     except RuntimeError:
+        # There is no such place.
         return cast(F, numba.njit(function))
     finally:
         settings.CACHE_DIR = kept

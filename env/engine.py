@@ -34,6 +34,13 @@ def opens(kind: int) -> bool:
 
 
 @compiled
+def id_count(kind: int, count: int, argument: int) -> int:
+    """`env.actions.id_counts` of one action; frames are checked, and ids found, by the very same rule."""
+    named = 0 if opens(kind) else max(count, 0)
+    return 2 * named if kind == EXTEND and argument == -1 else named
+
+
+@compiled
 def room(trees: Trees, stand: Stand, actions: Ints) -> int:
     """The branches that an episode may come to have by these actions, at most.
 
@@ -98,9 +105,8 @@ def check(trees: Trees, stand: Stand, actions: Ints, ids: Ints) -> tuple[Ints, I
         if not 0 <= episode < len(stand.episodes):
             raise IndexError("an action of no episode")
         rank = rank + 1 if a and episode == actions[a - 1, 0] else 0
-        named = 0 if opens(kind) else max(count, 0)
         first_id[a] = place
-        place += 2 * named if kind == EXTEND and argument == -1 else named
+        place += id_count(kind, count, argument)
         why = 0
         if not BRANCH <= kind <= SAMPLE:
             why = NO_ACTION
@@ -119,7 +125,7 @@ def check(trees: Trees, stand: Stand, actions: Ints, ids: Ints) -> tuple[Ints, I
         if rank >= MAX_ACTIONS:
             why = TOO_MANY
         refused[a] = why
-        rows[a] = named
+        rows[a] = 0 if opens(kind) else max(count, 0)
     if place != len(ids):
         raise IndexError("actions of more or fewer ids than there are")
     return refused, first_id, rows

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from env.compiled import compiled
-from env.engine import opens
+from env.engine import id_count
 from env.episode import (
     CHILDREN,
     CONFIDENCE,
-    EXTEND,
     HEADER,
     MAGIC,
     MAX_ACTIONS,
@@ -160,8 +159,7 @@ def unpack(
             if not live[episode]:
                 fault = ENDED
             heard[episode] = True
-            if not opens(kind):
-                named += max(count, 0) * (2 if kind == EXTEND and argument == -1 else 1)
+            named += id_count(kind, count, argument)
             before = episode
             at, a = at + 5, a + 1
         for _ in range(bounds[job, 1]):

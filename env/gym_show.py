@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from env import stand as at
 from env.compiled import compiled
+from env.engine import opens
 from env.episode import BRANCH, EXTEND, FINISH, FORK, PROBE, PRUNE, SCORE, UNASKED, UNPARSED
 from env.gym_table import ALL, ANSWER, KILO, RUNNING
 from env.stand import EXHAUSTED, LIVE, PRUNED, Ints
@@ -77,7 +78,7 @@ def requests(
         if pressed == NOTHING or pressed == ANSWER or action_mask[e, pressed] == 0:
             continue
         kind, target, width = moves[pressed, 0], moves[pressed, 1], moves[pressed, 2]
-        opening = kind == BRANCH or kind == FORK
+        opening = opens(kind)
         first = named
         for b in range(0 if opening else slots):
             changes = action_mask[e, running + b] == 1
@@ -171,7 +172,7 @@ def show(
             unasked[e, b] = (end == LIVE or end == EXHAUSTED) and slots[slot, at.ASKED_AT] != node
             unscored[e, b] = end != PRUNED and scored_at[e, b] != node
             action_mask[e, extend + b] = action_mask[e, finish + b] = action_mask[e, prune + b] = end == LIVE
-        named += 0 if kind == BRANCH or kind == FORK else actions[a, 3]
+        named += 0 if opens(kind) else actions[a, 3]
         answered += kind != PRUNE
     count_votes(table, display, episodes[voting])
     show_totals(nodes, table, roots, slots, buttons, display, episodes)

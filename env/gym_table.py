@@ -55,7 +55,6 @@ class Table:
         ceilings: int64[P], how many root branches each problem's episodes may open.
         slots: places for branches in the observation.
         moves: what each of the A actions does.
-        opens: the actions that open branches.
         everywhere: the action about all branches, by kind.
         at: first action of each block of `slots` actions, by kind; action i of a block is about branch i.
         problems: which problems are drawn from.
@@ -67,7 +66,6 @@ class Table:
     ceilings: NDArray[np.int64]
     slots: int
     moves: tuple[Move, ...]
-    opens: range
     everywhere: Mapping[int, int]
     at: Mapping[int, int]
     problems: list[int]
@@ -187,7 +185,6 @@ def _moves(index: Index, roots: int, slots: int) -> dict[str, Any]:
     moves = [Move(ANSWER)]
     widths = [1 << power for power in range(roots.bit_length())]
     moves += [Move(BRANCH, arm, width) for arm in range(index.arms) for width in widths]
-    opens = range(1, len(moves))
     scores = index.forest.prm is not None
     kinds = [EXTEND, FINISH] + [PROBE] * index.has_probes + [SCORE] * scores
     everywhere = {kind: at for at, kind in enumerate(kinds, len(moves))}
@@ -196,7 +193,7 @@ def _moves(index: Index, roots: int, slots: int) -> dict[str, Any]:
     for kind in [EXTEND, FINISH, PRUNE] + [FORK] * index.has_forks:
         at[kind] = len(moves)
         moves += [Move(kind, branch) for branch in range(slots)]
-    return {"moves": tuple(moves), "opens": opens, "everywhere": everywhere, "at": at}
+    return {"moves": tuple(moves), "everywhere": everywhere, "at": at}
 
 
 def _name(move: Move, arms: int) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from env import engine, frames
+from env import engine
 from env import stand as at
 from env.compiled import is_kept
 from env.episode import SPENT, TOKENS
-from env.frames import FrameError, Round, read, write
+from env.frames import FrameError, Round, pack, read, unpack, write
 from env.replay import Replay
 from env.stand import Stand, Trees
 
@@ -32,8 +32,8 @@ def prepare(say: Callable[[str], None] | None = None) -> None:
     shown = engine.play(trees, stand, np.zeros((0, 5), np.int64), none)
     engine.room(trees, stand, np.zeros((0, 5), np.int64))
     engine.grade(stand, none, none, np.zeros(0, np.bool_), none, none)
-    frames.unpack(numbers, np.zeros((0, 6), np.int64), np.zeros(0, np.bool_))
-    frames.pack(
+    unpack(numbers, np.zeros((0, 6), np.int64), np.zeros(0, np.bool_))
+    pack(
         np.zeros((0, 2), np.int64), 0, shown.episode, shown.rows, shown.ledger, shown.branch, shown.answer,
         shown.end, shown.news, shown.tokens, numbers, none, numbers, none, numbers,
     )  # fmt: skip

@@ -27,13 +27,14 @@ from env.program import Program
 from env.replay import Replay
 from env.store import Store
 
-# Episodes that one engine plays in lockstep: enough for vectors, little enough for caches. In children the
-# episodes' own lists are elsewhere, and what counts is how many children one answer serves.
+# Episodes that one engine plays in lockstep: little enough for caches, enough to share what a call costs. In
+# children the episodes' own lists are elsewhere, and a wave's end is when fewer of them play at once.
 WAVE, WAVE_APART = 240, 8192
 # Episodes that one process plays at most, so that its limits are not tighter the larger the store is.
 BATCH = 300
 # The fewest episodes of a unit under "batch" that are replayed alone.
 AUDITED = 20
+# Children that play at once: more of them find their caches cold, fewer share less of what an answer costs.
 CONCURRENCY = 4
 # Seconds of processor time; a sane controller plays an episode in a millisecond or so.
 CPU = 8
