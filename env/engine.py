@@ -66,7 +66,7 @@ def room(trees: Trees, stand: Stand, actions: Ints) -> int:
         elif kind == FORK and 0 <= argument < stand.episodes[episode, at.OPENED]:
             slot = episode * capacity + argument
             taken = stand.slots[slot, at.SERVED] + stand.slots[slot, at.TICKET]
-            wanted = min(wanted, max(trees.nodes[stand.slots[slot, at.NODE], at.CHILD_COUNT] - taken, 0))
+            wanted = min(wanted, max(trees.links[stand.slots[slot, at.NODE], at.CHILD_COUNT] - taken, 0))
             stand.slots[slot, at.TICKET] += wanted
             now += wanted
         needed = max(needed, now)
@@ -74,8 +74,8 @@ def room(trees: Trees, stand: Stand, actions: Ints) -> int:
 
 
 @compiled
-def play(trees: Trees, stand: Stand, actions: Ints, ids: Ints) -> Shown:
-    """Answer one round; every slot that it can need must be there, see `room`.
+def play(trees: Trees, stand: Stand, actions: Ints, ids: Ints, brief: bool) -> Shown:
+    """Answer one round, `brief`ly or with all columns; every slot that it can need must be there, see `room`.
 
     Raises:
         IndexError: actions of no such episode, or of more or fewer ids than there are.
@@ -85,7 +85,7 @@ def play(trees: Trees, stand: Stand, actions: Ints, ids: Ints) -> Shown:
     prune(stand, capacity, actions, ids, first_id)
     check_ids(stand, capacity, actions, ids, refused, first_id, rows)
     first_born = open_branches(trees, stand, capacity, actions, refused, rows)
-    return advance(trees, stand, capacity, actions, ids, refused, first_id, first_born, rows)
+    return advance(trees, stand, capacity, actions, ids, refused, first_id, first_born, rows, brief)
 
 
 @compiled
@@ -189,12 +189,13 @@ def open_branches(
             for nth in range(got):
                 root = stand.roots[episode, argument, at.FIRST_ROOT] + stand.orders[order + nth]
                 stand.slots[slot + nth, at.NODE] = trees.roots[root]
+                stand.slots[slot + nth, at.LAST] = trees.links[trees.roots[root], at.TAIL]
             stand.roots[episode, argument, at.SERVED_ROOTS] += got
         else:
             parent = episode * capacity + argument
             node, served = stand.slots[parent, at.NODE], stand.slots[parent, at.SERVED]
             left = (
-                0 if stand.slots[parent, at.STATE] == PRUNED else trees.nodes[node, at.CHILD_COUNT] - served
+                0 if stand.slots[parent, at.STATE] == PRUNED else trees.links[node, at.CHILD_COUNT] - served
             )
             got = min(count, max(left, 0), capacity - born)
             for nth in range(got):
@@ -220,6 +221,7 @@ def advance(
     first_id: Ints,
     first_born: Ints,
     rows: Ints,
+    brief: bool,
 ) -> Shown:
     """Move what is to move, ask what is to be asked, and charge for it."""
     acting = many = 0
@@ -228,11 +230,13 @@ def advance(
         many += rows[a]
     kinds, episodes, counts = integers(acting), integers(acting), integers(acting)
     ledger = np.zeros((acting, at.SEQUENTIAL + 1), np.int64)
+    news = np.empty((many, 4), np.int64)
+    many = 0 if brief else many
     branches, nodes, answers = integers(many), integers(many), integers(many)
-    tokens, probe_tokens, news = integers(many), integers(many), integers(many)
-    ends, children = np.zeros(many, np.uint8), integers(many if trees.has_forks else 0)
-    # As locals, for passing on what counts its references costs more than a row.
-    tree, slots, table, codes = trees.nodes, stand.slots, stand.episodes, stand.codes
+    tokens, probe_tokens, ends = integers(many), integers(many), np.zeros(many, np.uint8)
+    children = integers(many if trees.has_forks else 0)
+    # As locals, and passed on only now and then: to count their references takes longer than a row.
+    tree, links, slots, table, codes = trees.nodes, trees.links, stand.slots, stand.episodes, stand.codes
     row = told = longest = 0
     k = -1
     for a in range(len(actions)):
@@ -259,7 +263,7 @@ def advance(
                 if trees.has_forks:
                     here = walk(trees, stand, episode, slot, steps)
                 else:
-                    here = min(before + steps, tree[before, at.TAIL])
+                    here = min(before + steps, slots[slot, at.LAST])
                     if before + steps > here:
                         exhaust(tree, slots, table, episode, slot, here)
                 slots[slot, at.NODE] = here
@@ -267,9 +271,11 @@ def advance(
             if end == LIVE:
                 end = tree[here, at.END]
             last, said, asking = slots[slot, at.ASKED_AT], tree[here, at.ANSWER], 0
-            decoded = decoded_between(tree, before, here, steps == TO_THE_END and last != before)
+            decoded = tree[here, at.COST] - tree[before, at.COST]
+            if steps == TO_THE_END and last != before:
+                decoded = decoded_to_the_end(tree, links, before, here)
             if opening:
-                decoded += first_segment(tree, before, probe != 0 and kind != SAMPLE)
+                decoded += first_segment(tree, links, before, probe != 0 and kind != SAMPLE)
             if probe != 0 and (end == LIVE or end == EXHAUSTED):
                 if last != here:
                     asking = tree[here, at.PROBE_COST]
@@ -278,7 +284,9 @@ def advance(
                         table[episode, at.ASKED] += 1
             elif not LIVE < end < EXHAUSTED:
                 said = UNASKED
-            code = UNASKED if said == UNASKED else encode(table, codes, episode, said)
+            code = UNASKED if said == UNASKED else codes[table[episode, at.FIRST_CODE] + said, at.CODE]
+            if code == NEW:
+                code = encode(table, codes, episode, said)
             table[episode, at.DECODE] += decoded
             table[episode, at.PROBE_TOKENS] += asking
             if kind == SCORE:
@@ -288,14 +296,15 @@ def advance(
                 table[episode, at.SEQUENTIAL] += decoded + asking - longest
                 longest = decoded + asking
             if end != LIVE or (code != UNASKED and code != slots[slot, at.TOLD]):
-                news[told] = row
+                news[told, 0], news[told, 1], news[told, 2], news[told, 3] = row, branch, code, end
                 told += 1
             if code != UNASKED:
                 slots[slot, at.TOLD] = code
-            branches[row], nodes[row], answers[row] = branch, here, code
-            tokens[row], probe_tokens[row], ends[row] = decoded, asking, end
-            if trees.has_forks:
-                children[row] = tree[here, at.CHILD_COUNT] - slots[slot, at.SERVED]
+            if not brief:
+                branches[row], nodes[row], answers[row] = branch, here, code
+                tokens[row], probe_tokens[row], ends[row] = decoded, asking, end
+                if trees.has_forks:
+                    children[row] = links[here, at.CHILD_COUNT] - slots[slot, at.SERVED]
             row += 1
     for k in range(acting):
         for column in range(at.SEQUENTIAL + 1):
@@ -307,7 +316,9 @@ def advance(
 
 
 @compiled
-def exhaust(tree: NDArray[np.int32], slots: Ints, table: Ints, episode: int, slot: int, node: int) -> None:
+def exhaust(
+    tree: NDArray[np.int32], slots: NDArray[np.int32], table: Ints, episode: int, slot: int, node: int
+) -> None:
     """A branch was to go on where the store holds nothing more, unless its path ends there."""
     if tree[node, at.END] == LIVE and slots[slot, at.STATE] == LIVE:
         slots[slot, at.STATE] = EXHAUSTED
@@ -317,14 +328,14 @@ def exhaust(tree: NDArray[np.int32], slots: Ints, table: Ints, episode: int, slo
 @compiled
 def walk(trees: Trees, stand: Stand, episode: int, slot: int, steps: int) -> int:
     """The node that a branch comes to where paths fork: it takes its node's next unserved child."""
-    tree, slots = trees.nodes, stand.slots
+    tree, links, slots = trees.nodes, trees.links, stand.slots
     node, left = slots[slot, at.NODE], steps
     while left > 0 and slots[slot, at.STATE] == LIVE:
         served = slots[slot, at.SERVED]
-        if tree[node, at.CHILD_COUNT] <= served:
+        if links[node, at.CHILD_COUNT] <= served:
             exhaust(tree, slots, stand.episodes, episode, slot, node)
             break
-        run = min(tree[node, at.TAIL] - node, left) if served == 0 else 0
+        run = min(links[node, at.TAIL] - node, left) if served == 0 else 0
         node = node + run if run > 0 else nth_child(trees, stand.seeds[episode], node, served)
         slots[slot, at.SERVED] = 0
         left -= max(run, 1)
@@ -332,32 +343,31 @@ def walk(trees: Trees, stand: Stand, episode: int, slot: int, steps: int) -> int
 
 
 @compiled
-def first_segment(tree: NDArray[np.int32], node: int, probed: bool) -> int:
+def first_segment(tree: NDArray[np.int32], links: NDArray[np.int32], node: int, probed: bool) -> int:
     """Tokens decoded into the node at which a branch opens."""
-    if tree[node, at.WHOLE] >= 0 and not probed:
+    if links[node, at.WHOLE] >= 0 and not probed:
         # The published rule: read whole without ever being asked, a branch costs its true length.
-        return min(tree[node, at.COST], tree[node, at.WHOLE])
-    above = tree[node, at.PARENT]
+        return min(tree[node, at.COST], links[node, at.WHOLE])
+    above = links[node, at.PARENT]
     return tree[node, at.COST] - (tree[above, at.COST] if above >= 0 else 0)
 
 
 @compiled
-def decoded_between(tree: NDArray[np.int32], before: int, here: int, whole: bool) -> int:
-    """Tokens decoded from one node to another; `whole`: in one go to the end, unasked where it began."""
-    if whole and tree[before, at.WHOLE] >= 0 and here != before and tree[before, at.DEPTH] == 1:
-        return tree[here, at.WHOLE] - min(tree[before, at.COST], tree[before, at.WHOLE])
+def decoded_to_the_end(tree: NDArray[np.int32], links: NDArray[np.int32], before: int, here: int) -> int:
+    """Tokens decoded from a node at which nothing was asked to the end of its path, in one go."""
+    if links[before, at.WHOLE] >= 0 and here != before and links[before, at.DEPTH] == 1:
+        return links[here, at.WHOLE] - min(tree[before, at.COST], links[before, at.WHOLE])
     return tree[here, at.COST] - tree[before, at.COST]
 
 
 @compiled
 def encode(table: Ints, codes: Ints, episode: int, said: int) -> int:
-    """The episode's code of an answer id of its problem: numbered as seen; UNPARSED stays."""
-    first = table[episode, at.FIRST_CODE]
-    if codes[first + said, at.CODE] == NEW:
-        codes[first + said, at.CODE] = number = table[episode, at.GIVEN]
-        codes[first + number, at.MEANING] = said
-        table[episode, at.GIVEN] = number + 1
-    return codes[first + said, at.CODE]
+    """A code for an answer id that the episode has not seen before: they are numbered as seen."""
+    first, number = table[episode, at.FIRST_CODE], table[episode, at.GIVEN]
+    codes[first + said, at.CODE] = number
+    codes[first + number, at.MEANING] = said
+    table[episode, at.GIVEN] = number + 1
+    return number
 
 
 @compiled

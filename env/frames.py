@@ -5,8 +5,8 @@ a frame names must be one that the sender plays, is live, and speaks once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,14 @@ FAULTS = (
     "actions out of order",
     "an episode answers twice, or acts and answers",
     "the counts of its actions do not add up to its ids",
+    "text lengths",
+    "an answer and an error at once",
 )
-FOREIGN, ENDED, DISORDER, TWICE, MISCOUNT = range(1, 6)
+FOREIGN, ENDED, DISORDER, TWICE, MISCOUNT, TEXTS, BOTH = range(1, 8)
 NOTHING, NO_DEPTH = np.zeros(0, np.int64), np.zeros(0, np.int32)
+# Where a header's counts are, in words.
+ACTIONS, IDS, FINALS, NOTES, TEXT = range(2, 7)
+HEADER_WORDS = HEADER.size // 4
 MAX_IDS = 1 << 14
 MAX_FRAME = 64 << 20
 
@@ -49,14 +54,13 @@ class FrameError(Exception):
     """A frame that no honest runner sends; ends the job that sent it."""
 
 
-@dataclass(frozen=True)
-class Round:
+class Round(NamedTuple):
     """The frames of several jobs, read together; episodes are numbered as the engine does.
 
     Attributes:
         frames: each job's number of its round and its episodes.
         actions: int64[A, 5], and ids int64[I], for the engine.
-        final_episode, final_answer: int64[F], episodes that have ended and their answer codes.
+        finals: int64[F, 4], episodes that have ended, their answer codes, bytes of their errors and the job.
         errors: {episode: text} of those that ended with an error.
         notes: (episode, text) in the order they were left.
     """
@@ -64,19 +68,18 @@ class Round:
     frames: list[tuple[int, range]]
     actions: Ints
     ids: Ints
-    final_episode: Ints
-    final_answer: Ints
+    finals: Ints
     errors: dict[int, str]
     notes: list[tuple[int, str]]
 
 
-def body_size(header: bytes | bytearray, episodes: int) -> int:
-    """How many bytes follow this header.
+def body_size(frame: bytes | bytearray, episodes: int) -> int:
+    """How many bytes follow the header of a frame, or this header alone.
 
     Raises:
         FrameError: the header promises more than `episodes` episodes can have to say.
     """
-    magic, _, actions, ids, finals, notes, text = HEADER.unpack(header)
+    magic, _, actions, ids, finals, notes, text = HEADER.unpack_from(frame)
     if magic != MAGIC:
         raise FrameError("malformed frame: bad magic")
     if actions > episodes * MAX_ACTIONS or ids > episodes * MAX_IDS or finals > episodes:
@@ -101,53 +104,63 @@ def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.boo
             ended, or acts and answers at once.
     """
     told: list[tuple[int, range]] = []
-    bounds: list[tuple[int, ...]] = []
+    jobs: list[tuple[int, int, int]] = []
     parts: list[bytes | bytearray] = []
     texts: list[bytes | bytearray] = []
+    place = 0
     for span, frame in frames:
-        if len(frame) < HEADER.size or len(frame) != HEADER.size + body_size(frame[: HEADER.size], len(span)):
+        if len(frame) < HEADER.size or len(frame) != HEADER.size + body_size(frame, len(span)):
             raise FrameError("malformed frame: its length is not what its header says")
-        _, number, *counts, length = HEADER.unpack_from(frame)
+        _, number, *_, length = HEADER.unpack_from(frame)
         told.append((number, span))
-        bounds.append((*counts, span.start, span.stop))
-        parts.append(frame[HEADER.size : len(frame) - length])
-        texts.append(frame[len(frame) - length :])
+        jobs.append((place, span.start, span.stop))
+        if length:
+            texts.append(frame[len(frame) - length :])
+            frame = frame[: len(frame) - length]
+        else:
+            texts.append(b"")
+        parts.append(frame)
+        place += len(frame) // 4
     words = np.frombuffer(bytearray().join(parts), np.int32)
-    fault, actions, ids, finals, notes = unpack(words, np.array(bounds, np.int64).reshape(-1, 6), live)
+    fault, actions, ids, finals, notes = unpack(words, np.array(jobs, np.int64).reshape(-1, 3), live)
     if fault:
         raise FrameError(f"malformed frame: {FAULTS[fault]}")
     errors: dict[int, str] = {}
     said: list[tuple[int, str]] = []
-    if len(notes) or any(texts) or finals[:, 2].any():
-        for k, text in enumerate(texts):
-            _read_texts(finals[finals[:, 3] == k], notes[notes[:, 2] == k], text, errors, said)
-    if ((finals[:, 2] != 0) & (finals[:, 1] != UNPARSED)).any():
-        raise FrameError("malformed frame: an answer and an error at once")
-    return Round(told, actions, ids, finals[:, 0], finals[:, 1], errors, said)
+    for job, text in enumerate(texts):
+        if text:
+            _read_texts(finals[finals[:, 3] == job], notes[notes[:, 2] == job], text, errors, said)
+    return Round(told, actions, ids, finals, errors, said)
 
 
 @compiled
 def unpack(
-    words: NDArray[np.int32], bounds: Ints, live: NDArray[np.bool_]
+    words: NDArray[np.int32], jobs: Ints, live: NDArray[np.bool_]
 ) -> tuple[int, Ints, Ints, Ints, Ints]:
-    """Some frames, one behind the other without their headers and texts, taken apart.
+    """Some frames without their texts, one behind the other, taken apart.
 
     Args:
-        words: actions, ids, finals and notes of the first frame, then of the second.
-        bounds: int64[J, 6], how many of these each has, and the first and the last of its episodes.
+        words: whole frames, of the lengths that their headers say.
+        jobs: int64[J, 3], where the frame of each begins, its first episode, and one past its last.
 
     Returns:
         What is wrong (a number of FAULTS); actions int64[A, 5], ids int64[I], finals int64[F, 4] and notes
         int64[N, 3], these two with the job that they are from, and all with the engine's episodes.
     """
-    actions, ids = np.empty((bounds[:, 0].sum(), 5), np.int64), np.empty(bounds[:, 1].sum(), np.int64)
-    finals, notes = np.empty((bounds[:, 2].sum(), 4), np.int64), np.empty((bounds[:, 3].sum(), 3), np.int64)
-    heard = np.zeros(len(live), np.bool_)
-    fault = at = a = i = f = n = 0
-    for job in range(len(bounds)):
-        first, last = bounds[job, 4], bounds[job, 5]
-        named, before = 0, -1
-        for _ in range(bounds[job, 0]):
+    acting = naming = ending = noting = 0
+    for job in range(len(jobs)):
+        head = jobs[job, 0]
+        acting, naming = acting + words[head + ACTIONS], naming + words[head + IDS]
+        ending, noting = ending + words[head + FINALS], noting + words[head + NOTES]
+    actions, ids = np.empty((acting, 5), np.int64), np.empty(naming, np.int64)
+    finals, notes = np.empty((ending, 4), np.int64), np.empty((noting, 3), np.int64)
+    fault = a = i = f = n = 0
+    for job in range(len(jobs)):
+        head, first, last = jobs[job, 0], jobs[job, 1], jobs[job, 2]
+        at = head + HEADER_WORDS
+        heard = np.zeros(last - first, np.bool_)
+        named, text, before, both = 0, 0, -1, False
+        for _ in range(words[head + ACTIONS]):
             for column in range(5):
                 actions[a, column] = words[at + column]
             actions[a, 0] += first
@@ -158,36 +171,42 @@ def unpack(
                 fault = fault or DISORDER
             if not live[episode]:
                 fault = ENDED
-            heard[episode] = True
+            heard[episode - first] = True
             named += id_count(kind, count, argument)
             before = episode
             at, a = at + 5, a + 1
-        for _ in range(bounds[job, 1]):
+        for _ in range(words[head + IDS]):
             ids[i] = words[at]
             at, i = at + 1, i + 1
-        for _ in range(bounds[job, 2]):
-            episode = first + words[at]
-            finals[f, 0], finals[f, 1], finals[f, 2], finals[f, 3] = (
-                episode,
-                words[at + 1],
-                words[at + 2],
-                job,
-            )
+        for _ in range(words[head + FINALS]):
+            episode, code, length = first + words[at], words[at + 1], words[at + 2]
+            finals[f, 0], finals[f, 1], finals[f, 2], finals[f, 3] = episode, code, length, job
             if not first <= episode < last:
                 return FOREIGN, actions, ids, finals, notes
             if not live[episode]:
                 fault = ENDED
-            if heard[episode]:
+            if heard[episode - first]:
                 fault = fault or TWICE
-            heard[episode] = True
+            if length < 0:
+                fault = fault or TEXTS
+            both = both or (length != 0 and code != UNPARSED)
+            heard[episode - first] = True
+            text += length
             at, f = at + 3, f + 1
-        for _ in range(bounds[job, 3]):
+        for _ in range(words[head + NOTES]):
             notes[n, 0], notes[n, 1], notes[n, 2] = first + words[at], words[at + 1], job
             if not first <= notes[n, 0] < last:
                 return FOREIGN, actions, ids, finals, notes
+            if notes[n, 1] < 0:
+                fault = fault or TEXTS
+            text += notes[n, 1]
             at, n = at + 2, n + 1
-        if named != bounds[job, 1]:
+        if named != words[head + IDS]:
             fault = fault or MISCOUNT
+        if text != words[head + TEXT]:
+            fault = fault or TEXTS
+        if both:
+            fault = fault or BOTH
     return fault, actions, ids, finals, notes
 
 
@@ -207,9 +226,6 @@ def write(told: Round, results: Revealed, wanted: int = TOKENS | SPENT) -> list[
         results.episode,
         results.rows,
         results.ledger,
-        results.branch,
-        results.answer,
-        results.end,
         results.news,
         results.tokens,
         results.depth if columns & TOKENS else NO_DEPTH,
@@ -229,9 +245,6 @@ def pack(
     episode: Ints,
     rows: Ints,
     ledger: Ints,
-    branch: Ints,
-    answer: Ints,
-    end: NDArray[np.uint8],
     news: Ints,
     tokens: Ints,
     depth: NDArray[np.int32],
@@ -261,7 +274,7 @@ def pack(
         while last_a < len(episode) and (job + 1 == len(jobs) or episode[last_a] < jobs[job + 1, 1]):
             last_row += max(rows[last_a], 0)
             heard = last_new
-            while last_new < len(news) and news[last_new] < last_row:
+            while last_new < len(news) and news[last_new, 0] < last_row:
                 last_new += 1
             words[at], words[at + 1] = episode[last_a] - jobs[job, 1], rows[last_a]
             words[at + 2] = last_new - heard
@@ -273,9 +286,9 @@ def pack(
                     at += 2
         for k in range(new, last_new):
             there = at + k - new
-            words[there] = branch[news[k]]
-            words[there + last_new - new] = answer[news[k]]
-            words[there + 2 * (last_new - new)] = end[news[k]]
+            words[there] = news[k, 1]
+            words[there + last_new - new] = news[k, 2]
+            words[there + 2 * (last_new - new)] = news[k, 3]
         at += 3 * (last_new - new)
         wide = last_row - row
         if columns & TOKENS:
@@ -309,8 +322,6 @@ def _read_texts(
 ) -> None:
     """The errors of one job's finals and then its notes, which lie in its text one behind the other."""
     lengths = np.concatenate([finals[:, 2], notes[:, 1]])
-    if (len(lengths) and lengths.min() < 0) or int(lengths.sum()) != len(text):
-        raise FrameError("malformed frame: text lengths")
     stops = np.cumsum(lengths)
     for row in np.flatnonzero(lengths).tolist():
         part = printable(bytes(text[stops[row] - lengths[row] : stops[row]]))

@@ -58,18 +58,19 @@ class Board:
         display.exact[episodes], display.scored_at[episodes], display.leader[episodes] = 0, -1, UNPARSED
         display.unasked[episodes] = display.unscored[episodes] = False
         display.action_mask[episodes, 0] = 1
-        nodes, stand = self.table.index.trees.nodes, self.replay.stand
-        show_totals(nodes, stand.episodes, stand.roots, stand.slots, self._buttons, display, episodes)
+        links, stand = self.table.index.trees.links, self.replay.stand
+        show_totals(links, stand.episodes, stand.roots, stand.slots, self._buttons, display, episodes)
 
     def act(self, chosen: Ints) -> None:
         """Do what int64[E] actions say; see `env.gym_show.requests`."""
         (moves, _, blocks), display, replay = self._buttons, self._display, self.replay
         actions, ids = requests(moves, blocks, display.action_mask, display.unasked, display.unscored, chosen)
         results = replay.step(actions, ids)
-        stand, (lengths, scores) = replay.stand, results.scores or (NO_LENGTHS, NO_SCORES)
+        trees, stand = self.table.index.trees, replay.stand
+        lengths, scores = results.scores or (NO_LENGTHS, NO_SCORES)
         show(
-            self.table.index.trees.nodes, stand.episodes, stand.roots, stand.slots, actions, ids,
-            results.rows, results.branch, results.tokens, lengths, scores, *self._arrays,
+            trees.nodes, trees.links, stand.episodes, stand.roots, stand.slots, actions, ids, results.rows,
+             results.branch, results.tokens, lengths, scores, *self._arrays,
         )  # fmt: skip
         if self._confidence is not None and results.confidence is not None:
             episodes = np.repeat(results.episode, results.rows)

@@ -99,9 +99,10 @@ def requests(
 @compiled
 def show(
     nodes: NDArray[np.int32],
+    links: NDArray[np.int32],
     table: Ints,
     roots: Ints,
-    slots: Ints,
+    slots: NDArray[np.int32],
     actions: Ints,
     ids: Ints,
     rows: Ints,
@@ -132,7 +133,7 @@ def show(
     """Bring the episodes that have acted up to date.
 
     Args:
-        nodes: as in `env.stand.Trees`.
+        nodes, links: as in `env.stand.Trees`.
         table, roots, slots: `episodes`, `roots` and `slots` of `env.stand.Stand`.
         actions, ids: of the round.
         rows, branch, decoded: `rows`, `branch` and `tokens` of its `Results`.
@@ -168,14 +169,14 @@ def show(
                 row += 1
             voting[a] |= told != answer[e, b] or end == PRUNED
             answer[e, b], state[e, b] = told, RUNNING + end
-            depth[e, b], tokens[e, b] = nodes[node, at.DEPTH], exact[e, b] / KILO
+            depth[e, b], tokens[e, b] = links[node, at.DEPTH], exact[e, b] / KILO
             unasked[e, b] = (end == LIVE or end == EXHAUSTED) and slots[slot, at.ASKED_AT] != node
             unscored[e, b] = end != PRUNED and scored_at[e, b] != node
             action_mask[e, extend + b] = action_mask[e, finish + b] = action_mask[e, prune + b] = end == LIVE
         named += 0 if opens(kind) else actions[a, 3]
         answered += kind != PRUNE
     count_votes(table, display, episodes[voting])
-    show_totals(nodes, table, roots, slots, buttons, display, episodes)
+    show_totals(links, table, roots, slots, buttons, display, episodes)
 
 
 @compiled
@@ -203,10 +204,10 @@ def count_votes(table: Ints, display: Display, episodes: Ints) -> None:
 
 @compiled
 def show_totals(
-    nodes: NDArray[np.int32],
+    links: NDArray[np.int32],
     table: Ints,
     roots: Ints,
-    slots: Ints,
+    slots: NDArray[np.int32],
     buttons: Buttons,
     display: Display,
     episodes: Ints,
@@ -234,7 +235,7 @@ def show_totals(
             mask[e, everywhere[SCORE]] = display.unscored[e, :opened].any()
         for b in range(opened if blocks[FORK] else 0):
             slot = e * (len(slots) // len(table)) + b
-            left = nodes[slots[slot, at.NODE], at.CHILD_COUNT] - slots[slot, at.SERVED]
+            left = links[slots[slot, at.NODE], at.CHILD_COUNT] - slots[slot, at.SERVED]
             display.children[e, b] = left
             mask[e, blocks[FORK] + b] = (
                 opened < places and display.state[e, b] != RUNNING + PRUNED and left > 0

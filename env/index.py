@@ -96,23 +96,25 @@ class Index:
             raise UserError("this store is damaged: a node's answer is none of its problem's; make it again")
         if max(self.cost.max(initial=0), self.probe_cost.max(initial=0)) >= 2**31:
             raise UserError("this store has paths or probes of more than 2**31 tokens: is their unit right?")
-        nodes = np.zeros((len(self.parent), at.WHOLE + 1), np.int32)
-        for column, values in (
-            (at.PARENT, self.parent),
-            (at.DEPTH, self.depth),
-            (at.COST, self.cost),
-            (at.ANSWER, self.answer),
-            (at.PROBE_COST, self.probe_cost),
-            (at.END, self.end),
-            (at.TAIL, self.tail),
-            (at.CHILD_COUNT, self.child_count),
-            (at.FIRST_CHILD, self.first_child),
-            (at.LOCAL, self.local if self.has_forks else 0),
-            (at.WHOLE, -1 if self.whole is None else self.whole),
+        nodes = np.zeros((len(self.parent), at.OF_NODE), np.int32)
+        links = np.zeros((len(self.parent), at.OF_LINKS), np.int32)
+        for table, column, values in (
+            (nodes, at.COST, self.cost),
+            (nodes, at.ANSWER, self.answer),
+            (nodes, at.PROBE_COST, self.probe_cost),
+            (nodes, at.END, self.end),
+            (links, at.PARENT, self.parent),
+            (links, at.DEPTH, self.depth),
+            (links, at.TAIL, self.tail),
+            (links, at.CHILD_COUNT, self.child_count),
+            (links, at.FIRST_CHILD, self.first_child),
+            (links, at.LOCAL, self.local if self.has_forks else 0),
+            (links, at.WHOLE, -1 if self.whole is None else self.whole),
         ):
-            nodes[:, column] = values
+            table[:, column] = values
         return Trees(
             nodes=nodes,
+            links=links,
             children=self.children.astype(np.int32),
             roots=self.roots.astype(np.int32),
             has_forks=self.has_forks,

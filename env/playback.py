@@ -20,22 +20,30 @@ def prepare(say: Callable[[str], None] | None = None) -> None:
     if say is not None:
         say("compiling the replay engine, once")
     none, numbers = np.zeros(0, np.int64), np.zeros(0, np.int32)
-    trees = Trees(np.zeros((0, at.WHOLE + 1), np.int32), numbers, numbers, False, False, False)
+    trees = Trees(
+        nodes=np.zeros((0, at.OF_NODE), np.int32),
+        links=np.zeros((0, at.OF_LINKS), np.int32),
+        children=numbers,
+        roots=numbers,
+        has_forks=False,
+        has_probes=False,
+        has_prm=False,
+    )
     stand = Stand(
         episodes=np.zeros((0, at.OF_EPISODE), np.int64),
         seeds=np.zeros(0, np.uint64),
         roots=np.zeros((0, 0, at.ORDER_AT + 1), np.int64),
         orders=none,
-        slots=np.zeros((0, len(at.FRESH)), np.int64),
+        slots=np.zeros((0, len(at.FRESH)), np.int32),
         codes=np.zeros((0, at.MEANING + 1), np.int64),
     )
-    shown = engine.play(trees, stand, np.zeros((0, 5), np.int64), none)
+    shown = engine.play(trees, stand, np.zeros((0, 5), np.int64), none, False)
     engine.room(trees, stand, np.zeros((0, 5), np.int64))
     engine.grade(stand, none, none, np.zeros(0, np.bool_), none, none)
-    unpack(numbers, np.zeros((0, 6), np.int64), np.zeros(0, np.bool_))
+    unpack(numbers, np.zeros((0, 3), np.int64), np.zeros(0, np.bool_))
     pack(
-        np.zeros((0, 2), np.int64), 0, shown.episode, shown.rows, shown.ledger, shown.branch, shown.answer,
-        shown.end, shown.news, shown.tokens, numbers, none, numbers, none, numbers,
+        np.zeros((0, 2), np.int64), 0, shown.episode, shown.rows, shown.ledger, shown.news,
+        shown.tokens, numbers, none, numbers, none, numbers,
     )  # fmt: skip
 
 
@@ -74,9 +82,10 @@ class Playback:
     def _play(self, told: Round) -> list[bytes]:
         turn = len(self.replay.log or ())
         self.notes += [(episode, turn, text) for episode, text in told.notes]
-        if len(told.final_episode):
-            seen = self.replay.finish(told.final_episode, told.final_answer)
-            for episode in told.final_episode[~seen].tolist():
+        if len(told.finals):
+            ended = told.finals[:, 0]
+            seen = self.replay.finish(ended, told.finals[:, 1])
+            for episode in ended[~seen].tolist():
                 self.errors[episode] = "ControllerError: the answer is no code that this episode has seen"
             self.errors |= told.errors
-        return write(told, self.replay.step(told.actions, told.ids), self.wanted)
+        return write(told, self.replay.step(told.actions, told.ids, not self.wanted & TOKENS), self.wanted)

@@ -36,7 +36,8 @@ class Revealed(ABC):
         branch, answer, tokens, probe_tokens, end: int[R]; `answer` is the episode's own code.
         children: int64[R], forks left, where there are forks.
         confidence: float32[R] where it is known.
-        news: int64[N], the rows, in order, whose branch has ended or whose answer is not what was last told.
+        news: int64[N, 4], of the rows, in order, whose branch has ended or whose answer is not what was last
+            told: the row, its branch, its answer and its end.
         scores: PRM scores of each row's path, as counts int64[R] and values float32[S]; None unless asked.
     """
 
@@ -129,13 +130,14 @@ class Replay:
         """What seeds each `ep.rng`: 64 bits that depend on its seed only, and tell nothing of the problem."""
         return mixed(self.seeds.astype(np.uint64)).tolist()
 
-    def step(self, actions: NDArray[Any], ids: NDArray[Any]) -> Results:
+    def step(self, actions: NDArray[Any], ids: NDArray[Any], brief: bool = False) -> Results:
         """Answer one round.
 
         Args:
             actions: int[A, 5], columns episode, kind, probe, count, argument, as in `env.episode`; sorted by
                 episode, of episodes that are live.
             ids: int[I], the branch ids of the actions in order.
+            brief: leave the columns of R rows empty, where nobody else asks for them; `news` tells enough.
 
         Misuse refuses that action (see `Results.rows`) and leaves the rest of the round as it is. PRUNE
         actions get no results.
@@ -146,8 +148,9 @@ class Replay:
         index, actions, ids = self.index, own(actions), own(ids)
         if index.has_forks:
             self._stand = self._stand.with_room(engine.room(index.trees, self._stand, actions))
-        shown = engine.play(index.trees, self._stand, actions, ids)
         confidence = index.forest.confidence
+        brief = brief and self.log is None and confidence is None and not index.has_forks
+        shown = engine.play(index.trees, self._stand, actions, ids, brief and not index.trees.has_prm)
         results = Results(
             index=index,
             episode=shown.episode,
@@ -200,7 +203,7 @@ class Replay:
             seeds=self.seeds.view(np.uint64),
             roots=roots,
             orders=order.orders,
-            slots=np.full((slots, len(at.FRESH)), at.FRESH, np.int64),
+            slots=np.full((slots, len(at.FRESH)), at.FRESH, np.int32),
             codes=codes,
         )
 

@@ -11,14 +11,14 @@ from env.stand import Ints, Trees
 @compiled
 def nth_child(trees: Trees, seed: np.uint64, node: int, nth: int) -> int:
     """The nth child of a node, ordered by a hash of the seed and of the child's place in its tree."""
-    first, count = trees.nodes[node, at.FIRST_CHILD], trees.nodes[node, at.CHILD_COUNT]
+    first, count = trees.links[node, at.FIRST_CHILD], trees.links[node, at.CHILD_COUNT]
     if not 0 <= nth < count:
         raise IndexError("a node has no such child")
     if count == 1:
         return trees.children[first]
     keys, seed_key = np.empty(count, np.uint64), mix(seed)
     for k in range(count):
-        keys[k] = mix(seed_key + np.uint64(trees.nodes[trees.children[first + k], at.LOCAL]))
+        keys[k] = mix(seed_key + np.uint64(trees.links[trees.children[first + k], at.LOCAL]))
     chosen = first
     for k in range(count):
         earlier = 0

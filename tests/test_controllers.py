@@ -14,7 +14,7 @@ from env.index import Index
 from env.program import Program
 from env.store import Store
 from tests import simulations
-from tests.forests import INTERVAL, RAW, Digits, recordings, stored
+from tests.forests import INTERVAL, RAW, Digits, Recording, recordings, stored
 from tests.playing import play_on
 from tests.reference import shuffled
 
@@ -138,6 +138,17 @@ def test_self_consistency(recorded, seed, max_branches):
 @given(wide, seeds, st.integers(1, 12), st.sampled_from((0.6, 0.8, 0.95)))
 def test_adaptive_consistency(recorded, seed, max_branches, threshold):
     same("adaptive_consistency", recorded, seed, max_branches=max_branches, threshold=threshold)
+
+
+@pytest.mark.parametrize(("said", "rounds"), [("0" * 64, 1), ("0" * 3, 1), ("01" * 32, 12)])
+def test_adaptive_consistency_asks_at_once_for_what_it_cannot_do_without(said, rounds):
+    """Four that agree make a lead safe; where they do not, it takes as many more, not one by one."""
+    recorded = [[Recording([], 10, int(answer)) for answer in said]]
+    names = program("adaptive_consistency").load()
+    index = Index.build(stored(recorded).forest(), "published")
+    playback = play_on(index, names["solve"], {"max_branches": len(said), "threshold": 0.95})
+    asked = [int(count) for actions, *_ in playback.replay.log for count in actions[:, 3]]
+    assert asked[0] == min(4, len(said)) and len(asked) <= rounds
 
 
 @settings(max_examples=50, deadline=None)

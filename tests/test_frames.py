@@ -65,7 +65,7 @@ def test_an_honest_frame_is_read_as_it_was_written():
         [[0, BRANCH, 1, 2, 0], [1, EXTEND, 0, 2, -1]],
         [4, 5, 1, 3],
     )
-    assert (told.final_episode.tolist(), told.final_answer.tolist()) == ([2], [-1])
+    assert told.finals.tolist() == [[2, -1, 4, 0]]
     assert (told.errors, told.notes) == ({2: "oops"}, [(1, "hm"), (0, "né")])
 
 
@@ -232,10 +232,10 @@ def test_a_reply_reads_as_the_engine_meant_it(store, episodes, opened):
     stops = np.cumsum(results.rows)
     nothing = np.zeros(0, np.int64)
     alone = [(3, range(e, e + 1)) for e in range(episodes)]
-    replies = write(Round(alone, nothing, nothing, nothing, nothing, {}, []), results)
+    replies = write(Round(alone, nothing, nothing, nothing, {}, []), results)
     for e in range(episodes):
         here = slice(int(stops[e] - results.rows[e]), int(stops[e]))
-        news = [row for row in results.news.tolist() if here.start <= row < here.stop]
+        news = [row for row, *_ in results.news.tolist() if here.start <= row < here.stop]
         reply = Reply(replies[e])
         assert reply.actions == [0, granted[e], len(news)]
         assert list(reply.ledger) == replay.ledger[e].tolist()
@@ -253,3 +253,26 @@ def test_a_reply_reads_as_the_engine_meant_it(store, episodes, opened):
             assert reply.prm == [
                 values[ends[r] - counts[r] : ends[r]].tolist() for r in range(here.start, here.stop)
             ]
+
+
+moves = st.sampled_from((EXTEND, FINISH, PROBE))
+
+
+@settings(max_examples=100, deadline=None)
+@given(trees(), st.integers(0, 2), st.lists(st.tuples(moves, st.integers(0, 3)), max_size=4))
+def test_a_brief_round_is_told_like_a_whole_one(store, opened, turns):
+    """Replays that nobody logs leave out what is not told; what is told must not differ."""
+    index = Index.build(store.forest())
+    probes = int(index.has_probes)
+    pair = [Playback(Replay(index, [0, 0], [1, 2], log=log), [range(2)], wanted=0) for log in (False, True)]
+    sent = frame([[e, BRANCH, probes, opened, 0] for e in range(2)])
+    for number, (kind, steps) in enumerate(turns):
+        replies = [playback.answer([(0, sent)])[0] for playback in pair]
+        assert replies[0] == replies[1]
+        many = pair[1].replay.granted.tolist()
+        sent = frame(
+            [[e, kind, probes * (kind != FINISH), many[e], steps * (kind == EXTEND)] for e in range(2)],
+            [i for e in range(2) for i in range(many[e])],
+            number=number,
+        )
+    assert pair[0].replay.ledger.tolist() == pair[1].replay.ledger.tolist()

@@ -169,8 +169,8 @@ class LiveEpisode:
         """
         told = read([(ONE, frame)], np.array([self.final is None]))
         self.notes += [(len(self.log), text) for _, text in told.notes]
-        if len(told.final_answer):
-            (self.final,) = told.final_answer.tolist()
+        if len(told.finals):
+            self.final = int(told.finals[0, 1])
             self.error = told.errors.get(0, "")
             if not self.answers.seen(self.final):
                 self.final = UNPARSED
@@ -327,7 +327,7 @@ class LiveEpisode:
         branches = [self.branches[row.branch] for row in rows]
         for number, (branch, code) in enumerate(zip(branches, codes, strict=True)):
             if code not in (UNASKED, branch.told) or branch.end != LIVE:
-                news.append(number)
+                news.append([number, rows[number].branch, code, branch.end])
             branch.told = branch.told if code == UNASKED else code
             self._first.setdefault(code, rows[number].branch)
         left = [self._left(branch) for branch in branches]
@@ -347,7 +347,7 @@ class LiveEpisode:
             end=np.array([branch.end for branch in branches], np.uint8),
             children=_ints(left) if self.names.has_forks else None,
             confidence=confidence if self._abilities.confidence else None,
-            news=_ints(news),
+            news=np.array(news, np.int64).reshape(-1, 4),
             scores=scores,
             depths=np.array([branch.place.depth for branch in branches], np.int32),
         )
