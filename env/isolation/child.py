@@ -6,6 +6,7 @@ pipes is in `env.isolation.wire`. Nothing that a controller can influence reache
 
 import gc
 import importlib
+import marshal
 import os
 import select
 import signal
@@ -32,11 +33,11 @@ async def solve(ep, width):
     return max(votes, key=votes.get, default=None)
 """
 REHEARSAL = {
-    "source": REHEARSED,
+    "program": marshal.dumps(compile(REHEARSED, lockstep.SOURCE_NAME, "exec")),
     "beta": 0.5,
     "seed_keys": [1],
     "max_branches": [1],
-    "overrides": {},
+    "overrides": wire.pack({}),
     "name": "rehearsal",
     "tracing": False,
 }
@@ -111,7 +112,7 @@ def _job(zygote: int, files: list[int], layers: set[str], memory: int, cpu: int)
             # What a job writes to is shared with the zygote: have it copied while there is no job yet.
             _play(REHEARSAL, lambda settings: None, lambda frame: NOTHING)
         kernel.confine(layers, memory, cpu)
-        _play(wire.unpack(_hear()), lambda settings: _notify({"settings": settings}), _exchange)
+        _play(marshal.loads(_hear()), lambda settings: _notify({"settings": settings}), _exchange)
     except BaseException as error:
         _notify({"error": lockstep.describe(error)})
     finally:
@@ -122,8 +123,10 @@ def _play(
     setup: Mapping[str, Any], tell: Callable[[dict[str, Any]], None], exchange: Callable[[bytes], bytes]
 ) -> None:
     program = {"__name__": setup["name"]}
-    exec(compile(setup["source"], lockstep.SOURCE_NAME, "exec"), program)
-    settings = lockstep.resolve(program, setup["beta"], setup["overrides"])
+    given = setup["program"]
+    code = marshal.loads(given) if isinstance(given, bytes) else compile(given, lockstep.SOURCE_NAME, "exec")
+    exec(code, program)
+    settings = lockstep.resolve(program, setup["beta"], wire.unpack(setup["overrides"]))
     tell(settings)
     pairs = zip(setup["seed_keys"], setup["max_branches"], strict=True)
     episodes = [episode.Episode(key, most, setup["tracing"]) for key, most in pairs]

@@ -1,16 +1,19 @@
 """The trusted side: a pool of locked-down children that play jobs, many at once, against one engine."""
 
+import marshal
 import os
 import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from env.isolation.link import Failure, Gone, Limits, Link
 from env.isolation.wire import pack, printable
 from env.isolation.zygote import IsolationError, Report, Zygote
+from env.lockstep import SOURCE_NAME
 
 Answer = Callable[[list[tuple[int, bytes]]], Sequence[bytes | Exception]]
 
@@ -179,15 +182,15 @@ class Pool:
         self._children[child.serial] = self._by_pipe[inbox] = self._by_pipe[outbox] = child
         self._selector.register(inbox, selectors.EVENT_READ)
         setup = {
-            "source": job.source,
+            "program": _compiled(job.source),
             "beta": float(job.beta),
             "seed_keys": list(job.seed_keys),
             "max_branches": list(job.max_branches),
-            "overrides": dict(job.overrides),
+            "overrides": pack(dict(job.overrides)),
             "name": job.name,
             "tracing": job.tracing,
         }
-        self._send(child, pack(setup))
+        self._send(child, marshal.dumps(setup))
         return child
 
     def prepare(self) -> None:
@@ -303,6 +306,15 @@ class Pool:
         self._zygote = zygote
         self._selector.register(self._zygote, selectors.EVENT_READ)
         return [self._outcome(child, Report(child.serial, _UNTOLD, 0.0, 0)) for child in orphans]
+
+
+@lru_cache(maxsize=16)
+def _compiled(source: str) -> bytes | str:
+    """Its code, lest every process compile it anew; where it has none the source, for them to complain of."""
+    try:
+        return marshal.dumps(compile(source, SOURCE_NAME, "exec"))
+    except Exception:
+        return source
 
 
 def _cause(report: Report, limits: Limits) -> str:

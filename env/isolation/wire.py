@@ -4,7 +4,8 @@
             | l <items:u32> <value>... | m <items:u32> (<s value> <value>)...
 
 A notice is a header like a frame's with magic NOTICE, all counts zero but the last: the size of the value
-behind it. Whatever the trusted side sends over a job's pipe is preceded by its size (LENGTH). Over the
+behind it. Whatever the trusted side sends over a job's pipe is preceded by its size (LENGTH): first the job,
+as Python's own `marshal` writes it, for nobody there has to mistrust it; then replies to frames. Over the
 control socket it sends an ORDER (kind, job): a START with the child's ends of the job's pipes attached, or a
 REAP, which kills the job's process if it still runs and is answered by a REPORT: job, status as of
 `os.wait4`, seconds of processor time, bytes of memory.
