@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,13 @@ def test_outcome(pool):
     assert outcome.error == "" and outcome.job == 0
     assert outcome.settings == {"beta": 0.5, "names": ["a", None, True], "n": 9}
     assert 0 < outcome.cpu_seconds < 2 and 1 << 20 < outcome.rss < 200 << 20
+
+
+def test_what_python_thinks_of_a_program_is_not_said_to_whoever_plays_it(pool):
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        (outcome,) = pool.run([job(QUIET + "    return None if ep is 'it' else None\n")], answer)
+    assert (outcome.error, heard) == ("", [])
 
 
 def test_many_jobs_come_back_once_each(pool):

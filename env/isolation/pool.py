@@ -5,6 +5,7 @@ import os
 import selectors
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -311,10 +312,12 @@ class Pool:
 @lru_cache(maxsize=16)
 def _compiled(source: str) -> bytes | str:
     """Its code, lest every process compile it anew; where it has none the source, for them to complain of."""
-    try:
-        return marshal.dumps(compile(source, SOURCE_NAME, "exec"))
-    except Exception:
-        return source
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return marshal.dumps(compile(source, SOURCE_NAME, "exec"))
+        except Exception:
+            return source
 
 
 def _cause(report: Report, limits: Limits) -> str:
