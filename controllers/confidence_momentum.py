@@ -48,15 +48,14 @@ async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshol
             if lost:
                 ep.prune(lost)
                 live = [b for b in live if b not in lost]
-        steps = [1 if leader is None or answer[b] != leader else burst for b in live]
-        running = await ep.extend(live, steps)
+        steps = [1] * len(live) if leader is None else [burst if answer[b] == leader else 1 for b in live]
+        running = await ep.extend(live, 1 if leader is None else steps)
         if len(running) < len(live):
             # The longest extended ones vote first.
             ended = sorted((b for b in live if done[b]), key=extensions.get, reverse=True)
             pool.update([answer[b] for b in ended])
             winner, confidence = majority(pool), majority_confidence(pool)
-        for b, step in zip(live, steps, strict=True):
-            extensions[b] += step
+        extensions |= {b: extensions[b] + step for b, step in zip(live, steps, strict=True)}
         live = running
         average = (1 - alpha) * average + alpha * confidence
         history[-1] = average

@@ -45,8 +45,7 @@ def is_kept() -> bool:
 
 def own(values: NDArray[Any], kind: type = np.int64) -> NDArray[Any]:
     """An array of the one kind that functions are compiled for, copied where it must be."""
-    # `np.require` takes longer to look than a small round to play.
-    return values if values.dtype == kind and values.flags.carray else np.require(values, kind, ["C", "W"])
+    return values if values.dtype == kind and values.flags.carray else np.array(values, kind, order="C")
 
 
 @cache

@@ -244,8 +244,7 @@ def advance(
         if kind == PRUNE:
             continue
         k += 1
-        kinds[k], episodes[k] = kind, episode
-        opening = opens(kind)
+        kinds[k], episodes[k], opening = kind, episode, opens(kind)
         if k == 0 or episode != episodes[k - 1]:
             table[episode, at.ROUNDS] += 1
             longest = 0
@@ -372,17 +371,30 @@ def encode(table: Ints, codes: Ints, episode: int, said: int) -> int:
 
 @compiled
 def grade(
-    stand: Stand, problems: Ints, first_answer: Ints, right: NDArray[np.bool_], episodes: Ints, answers: Ints
-) -> tuple[NDArray[np.bool_], Ints, NDArray[np.bool_]]:
-    """Of each answer: was it seen in its episode (or is UNPARSED); it, if so; and is it right."""
-    seen, correct = np.zeros(len(episodes), np.bool_), np.zeros(len(episodes), np.bool_)
-    final = np.full(len(episodes), UNPARSED, np.int64)
+    table: Ints,
+    codes: Ints,
+    problems: Ints,
+    first_answer: Ints,
+    right: NDArray[np.bool_],
+    episodes: Ints,
+    answers: Ints,
+    live: NDArray[np.bool_],
+    final: Ints,
+    correct: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """End episodes with an answer each; whether it was seen in its episode (or is UNPARSED).
+
+    `table` and `codes` are of `env.stand.Stand`, `first_answer` and `right` of `env.index.Index`, `problems`
+    of `env.replay.Replay`, and so are `live`, `final` and `correct`, which are written to.
+    """
+    seen = np.zeros(len(episodes), np.bool_)
     for k in range(len(episodes)):
-        e = episodes[k]
-        seen[k] = UNPARSED <= answers[k] < stand.episodes[e, at.GIVEN]
-        if seen[k]:
-            final[k] = answers[k]
-            if answers[k] >= 0:
-                meaning = stand.codes[stand.episodes[e, at.FIRST_CODE] + answers[k], at.MEANING]
-                correct[k] = right[first_answer[problems[e]] + meaning]
-    return seen, final, correct
+        e, answer = episodes[k], answers[k]
+        if not 0 <= e < len(table):
+            raise IndexError("an answer of no episode")
+        seen[k] = UNPARSED <= answer < table[e, at.GIVEN]
+        live[e], final[e], correct[e] = False, answer if seen[k] else UNPARSED, False
+        if seen[k] and answer >= 0:
+            meaning = codes[table[e, at.FIRST_CODE] + answer, at.MEANING]
+            correct[e] = right[first_answer[problems[e]] + meaning]
+    return seen

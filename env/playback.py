@@ -19,7 +19,7 @@ def prepare(say: Callable[[str], None] | None = None) -> None:
         return
     if say is not None:
         say("compiling the replay engine, once")
-    none, numbers = np.zeros(0, np.int64), np.zeros(0, np.int32)
+    none, numbers, flags = np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.bool_)
     trees = Trees(
         nodes=np.zeros((0, at.OF_NODE), np.int32),
         links=np.zeros((0, at.OF_LINKS), np.int32),
@@ -39,8 +39,8 @@ def prepare(say: Callable[[str], None] | None = None) -> None:
     )
     shown = engine.play(trees, stand, np.zeros((0, 5), np.int64), none, False)
     engine.room(trees, stand, np.zeros((0, 5), np.int64))
-    engine.grade(stand, none, none, np.zeros(0, np.bool_), none, none)
-    unpack(numbers, np.zeros((0, 3), np.int64), np.zeros(0, np.bool_))
+    engine.grade(stand.episodes, stand.codes, none, none, flags, none, none, flags, none, flags)
+    unpack(numbers, np.zeros((0, 3), np.int64), flags)
     pack(
         np.zeros((0, 2), np.int64), 0, shown.episode, shown.rows, shown.ledger, shown.news,
         shown.tokens, numbers, none, numbers, none, numbers,

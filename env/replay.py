@@ -177,12 +177,11 @@ class Replay:
         Returns:
             bool[len(episodes)]: False where the code had never been seen in the episode: not an answer.
         """
-        index = self.index
-        seen, final, correct = engine.grade(
-            self._stand, self.problems, index.first_answer, index.correct, own(episodes), own(answers)
-        )
-        self.live[episodes], self.final[episodes], self.correct[episodes] = False, final, correct
-        return seen
+        index, stand = self.index, self._stand
+        return engine.grade(
+            stand.episodes, stand.codes, self.problems, index.first_answer, index.correct,
+            own(episodes), own(answers), self.live, self.final, self.correct,
+        )  # fmt: skip
 
     def _at_start(self) -> Stand:
         index, problems, many = self.index, self.problems, len(self.problems)
