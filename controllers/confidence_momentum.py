@@ -44,8 +44,8 @@ async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshol
         if leader is not None:
             dissent = {b: dissent.get(b, 0) + 1 for b in live if answer[b] != leader}
             lost = [b for b, rounds in dissent.items() if rounds >= patience]
-            lost = sorted(lost, key=dissent.get, reverse=True)[: max(0, len(live) - 2)]
             if lost:
+                lost = sorted(lost, key=dissent.get, reverse=True)[: max(0, len(live) - 2)]
                 ep.prune(lost)
                 live = [b for b in live if b not in lost]
         steps = [1] * len(live) if leader is None else [burst if answer[b] == leader else 1 for b in live]

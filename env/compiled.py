@@ -18,7 +18,17 @@ sys.modules.pop("llvmlite.binding.ffi", None)
 F = TypeVar("F", bound=Callable[..., Any])
 
 # The modules whose numbers, tuples and functions are compiled in.
-SOURCES = ("compiled", "engine", "episode", "frames", "gym_show", "gym_table", "siblings", "stand")
+SOURCES = (
+    "compiled",
+    "engine",
+    "episode",
+    "frames",
+    "gym_show",
+    "gym_table",
+    "playback",
+    "siblings",
+    "stand",
+)
 
 
 def compiled(function: F) -> F:
@@ -29,7 +39,7 @@ def compiled(function: F) -> F:
     settings: Any = numba.config
     kept, settings.CACHE_DIR = settings.CACHE_DIR, str(_place(settings.CACHE_DIR))
     try:
-        return cast(F, numba.njit(cache=True)(function))
+        return cast(F, numba.njit(cache=True, no_cfunc_wrapper=True)(function))
     except RuntimeError:
         # There is no such place.
         return cast(F, numba.njit(function))

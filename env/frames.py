@@ -6,7 +6,7 @@ a frame names must be one that the sender plays, is live, and speaks once.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,8 @@ FAULTS = (
 )
 FOREIGN, ENDED, DISORDER, TWICE, MISCOUNT, TEXTS, BOTH = range(1, 8)
 NOTHING, NO_DEPTH = np.zeros(0, np.int64), np.zeros(0, np.int32)
-# Where a header's counts are, in words.
-ACTIONS, IDS, FINALS, NOTES, TEXT = range(2, 7)
+# What a header holds, in words.
+ROUND, ACTIONS, IDS, FINALS, NOTES, TEXT = range(1, 7)
 HEADER_WORDS = HEADER.size // 4
 MAX_IDS = 1 << 14
 MAX_FRAME = 64 << 20
@@ -92,6 +92,40 @@ def body_size(frame: bytes | bytearray, episodes: int) -> int:
     return size
 
 
+def joined(
+    frames: Sequence[tuple[range, bytes | bytearray]],
+) -> tuple[NDArray[np.int32], Ints, list[bytes | bytearray]]:
+    """Some frames as `unpack` takes them, and their texts apart.
+
+    Raises:
+        FrameError: one of them is not as long as its header says, or that says more than can be.
+    """
+    jobs: list[tuple[int, int, int]] = []
+    parts: list[bytes | bytearray] = []
+    texts: list[bytes | bytearray] = []
+    place = 0
+    for span, frame in frames:
+        if len(frame) < HEADER.size or len(frame) != HEADER.size + body_size(frame, len(span)):
+            raise FrameError("malformed frame: its length is not what its header says")
+        length = HEADER.unpack_from(frame)[TEXT]
+        jobs.append((place, span.start, span.stop))
+        if length:
+            texts.append(frame[len(frame) - length :])
+            frame = frame[: len(frame) - length]
+        else:
+            texts.append(b"")
+        parts.append(frame)
+        place += len(frame) // 4
+    words = np.frombuffer(bytearray().join(parts), np.int32)
+    return words, np.array(jobs, np.int64).reshape(-1, 3), texts
+
+
+def sound(fault: int) -> None:
+    """Raise FrameError if that is what `unpack` has found."""
+    if fault:
+        raise FrameError(f"malformed frame: {FAULTS[fault]}")
+
+
 def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.bool_]) -> Round:
     """Read one whole frame of each of some jobs.
 
@@ -103,33 +137,15 @@ def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.boo
         FrameError: one of them has counts that do not add up, or an episode that is not the sender's, has
             ended, or acts and answers at once.
     """
-    told: list[tuple[int, range]] = []
-    jobs: list[tuple[int, int, int]] = []
-    parts: list[bytes | bytearray] = []
-    texts: list[bytes | bytearray] = []
-    place = 0
-    for span, frame in frames:
-        if len(frame) < HEADER.size or len(frame) != HEADER.size + body_size(frame, len(span)):
-            raise FrameError("malformed frame: its length is not what its header says")
-        _, number, *_, length = HEADER.unpack_from(frame)
-        told.append((number, span))
-        jobs.append((place, span.start, span.stop))
-        if length:
-            texts.append(frame[len(frame) - length :])
-            frame = frame[: len(frame) - length]
-        else:
-            texts.append(b"")
-        parts.append(frame)
-        place += len(frame) // 4
-    words = np.frombuffer(bytearray().join(parts), np.int32)
-    fault, actions, ids, finals, notes = unpack(words, np.array(jobs, np.int64).reshape(-1, 3), live)
-    if fault:
-        raise FrameError(f"malformed frame: {FAULTS[fault]}")
+    words, jobs, texts = joined(frames)
+    fault, actions, ids, finals, notes = unpack(words, jobs, live)
+    sound(fault)
     errors: dict[int, str] = {}
     said: list[tuple[int, str]] = []
     for job, text in enumerate(texts):
         if text:
             _read_texts(finals[finals[:, 3] == job], notes[notes[:, 2] == job], text, errors, said)
+    told = [(int(words[place + ROUND]), span) for place, (span, _) in zip(jobs[:, 0], frames, strict=True)]
     return Round(told, actions, ids, finals, errors, said)
 
 
@@ -234,6 +250,11 @@ def write(told: Round, results: Revealed, wanted: int = TOKENS | SPENT) -> list[
         NOTHING if prm is None else prm[0],
         NO_DEPTH if prm is None else prm[1].view(np.int32),
     )
+    return parted(words, stops)
+
+
+def parted(words: NDArray[np.int32], stops: Ints) -> list[bytes]:
+    """The replies that `pack` has put one behind the other."""
     data = words.tobytes()
     return [data[4 * first : 4 * last] for first, last in pairwise([0, *stops.tolist()])]
 
@@ -290,31 +311,32 @@ def pack(
             words[there + last_new - new] = news[k, 2]
             words[there + 2 * (last_new - new)] = news[k, 3]
         at += 3 * (last_new - new)
-        wide = last_row - row
         if columns & TOKENS:
-            words[at : at + wide], words[at + wide : at + 2 * wide] = (
-                tokens[row:last_row],
-                depth[row:last_row],
-            )
-            at += 2 * wide
+            at = put(words, at, tokens, row, last_row)
+            at = put(words, at, depth, row, last_row)
         if columns & CHILDREN:
-            words[at : at + wide] = children[row:last_row]
-            at += wide
+            at = put(words, at, children, row, last_row)
         if columns & CONFIDENCE:
-            words[at : at + wide] = confidence[row:last_row]
-            at += wide
+            at = put(words, at, confidence, row, last_row)
         if columns & PRM:
-            words[at : at + wide] = counts[row:last_row]
+            at = put(words, at, counts, row, last_row)
             last_score += counts[row:last_row].sum()
-            at += wide
-            words[at : at + last_score - score] = scores[score:last_score]
-            at += last_score - score
+            at = put(words, at, scores, score, last_score)
         words[head], words[head + 1], words[head + 2] = MAGIC, jobs[job, 0], last_a - a
-        words[head + 3], words[head + 4] = wide, last_new - new
+        words[head + 3], words[head + 4] = last_row - row, last_new - new
         words[head + 5], words[head + 6] = columns, last_score - score
         stops[job] = at
         a, row, new, score = last_a, last_row, last_new, last_score
     return words, stops
+
+
+@compiled
+def put(words: NDArray[np.int32], at: int, values: NDArray[Any], first: int, last: int) -> int:
+    """Write some values one behind the other; where the next may go."""
+    for k in range(first, last):
+        words[at] = values[k]
+        at += 1
+    return at
 
 
 def _read_texts(

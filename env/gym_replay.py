@@ -39,11 +39,6 @@ class RestartingReplay(Replay):
             codes=np.full((many * self._codes, at.MEANING + 1), NEW, np.int64),
         )
 
-    @property
-    def stand(self) -> Stand:
-        """Where the episodes stand."""
-        return self._stand
-
     def restart(self, episodes: Ints, problems: Sequence[int], seeds: Sequence[int]) -> None:
         """Put these episodes at the start of these problems, served in the orders of these seeds."""
         index, stand = self.index, self._stand

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from env import engine
 from env import stand as at
-from env.compiled import is_kept
+from env.compiled import compiled, is_kept
 from env.episode import SPENT, TOKENS
-from env.frames import FrameError, Round, pack, read, unpack, write
+from env.frames import ROUND, FrameError, joined, pack, parted, read, sound, unpack, write
 from env.replay import Replay
-from env.stand import Stand, Trees
+from env.stand import Ints, Stand, Trees
 
 
 def prepare(say: Callable[[str], None] | None = None) -> None:
@@ -37,10 +38,12 @@ def prepare(say: Callable[[str], None] | None = None) -> None:
         slots=np.zeros((0, len(at.FRESH)), np.int32),
         codes=np.zeros((0, at.MEANING + 1), np.int64),
     )
+    jobs = np.zeros((0, 3), np.int64)
+    turn(trees, stand, numbers, jobs, flags, 0)
     shown = engine.play(trees, stand, np.zeros((0, 5), np.int64), none, False)
     engine.room(trees, stand, np.zeros((0, 5), np.int64))
     engine.grade(stand.episodes, stand.codes, none, none, flags, none, none, flags, none, flags)
-    unpack(numbers, np.zeros((0, 3), np.int64), flags)
+    unpack(numbers, jobs, flags)
     pack(
         np.zeros((0, 2), np.int64), 0, shown.episode, shown.rows, shown.ledger, shown.news,
         shown.tokens, numbers, none, numbers, none, numbers,
@@ -60,6 +63,14 @@ class Playback:
         self.replay = replay
         self.spans = spans
         self.wanted = wanted
+        index = replay.index
+        self._is_plain = not (
+            wanted & TOKENS
+            or index.has_forks
+            or index.trees.has_prm
+            or index.forest.confidence is not None
+            or replay.log is not None
+        )
         self.errors: dict[int, str] = {}
         self.notes: list[tuple[int, int, str]] = []
 
@@ -69,23 +80,62 @@ class Playback:
         sent = [(self.spans[frames[place][0]], frames[place][1]) for place in places]
         replies: list[bytes | FrameError] = [b""] * len(frames)
         try:
-            told = read(sent, self.replay.live)
+            answers = self._play(sent)
         except FrameError as error:
             if len(frames) == 1:
                 return [error]
             # One of them lies, and the others must not suffer for it: each by itself.
             return [reply for frame in frames for reply in self.answer([frame])]
-        for place, reply in zip(places, self._play(told), strict=True):
+        for place, reply in zip(places, answers, strict=True):
             replies[place] = reply
         return replies
 
-    def _play(self, told: Round) -> list[bytes]:
-        turn = len(self.replay.log or ())
-        self.notes += [(episode, turn, text) for episode, text in told.notes]
-        if len(told.finals):
-            ended = told.finals[:, 0]
-            seen = self.replay.finish(ended, told.finals[:, 1])
+    def _play(self, sent: Sequence[tuple[range, bytes | bytearray]]) -> list[bytes]:
+        replay = self.replay
+        if self._is_plain:
+            words, jobs, texts = joined(sent)
+            if not any(texts):
+                fault, finals, replies, stops = turn(
+                    replay.index.trees, replay.stand, words, jobs, replay.live, self.wanted
+                )
+                sound(fault)
+                self._finish(finals)
+                return parted(replies, stops)
+        told = read(sent, replay.live)
+        now = len(replay.log or ())
+        self.notes += [(episode, now, text) for episode, text in told.notes]
+        self._finish(told.finals)
+        self.errors |= told.errors
+        return write(told, replay.step(told.actions, told.ids), self.wanted)
+
+    def _finish(self, finals: Ints) -> None:
+        if len(finals):
+            ended = finals[:, 0]
+            seen = self.replay.finish(ended, finals[:, 1])
             for episode in ended[~seen].tolist():
                 self.errors[episode] = "ControllerError: the answer is no code that this episode has seen"
-            self.errors |= told.errors
-        return write(told, self.replay.step(told.actions, told.ids, not self.wanted & TOKENS), self.wanted)
+
+
+@compiled
+def turn(
+    trees: Trees, stand: Stand, words: NDArray[np.int32], jobs: Ints, live: NDArray[np.bool_], columns: int
+) -> tuple[int, Ints, NDArray[np.int32], Ints]:
+    """A round of which only news and ledgers are told, in one call: `unpack`, `play` and `pack`.
+
+    Returns:
+        What is wrong (a number of `env.frames.FAULTS`), upon which nothing was played; the finals, that are
+        yet to be graded; the replies, and where each ends.
+    """
+    fault, actions, ids, finals, _ = unpack(words, jobs, live)
+    if fault:
+        actions, ids = actions[:0], ids[:0]
+    told = np.empty((len(jobs), 2), np.int64)
+    for job in range(len(jobs)):
+        told[job, 0], told[job, 1] = words[jobs[job, 0] + ROUND], jobs[job, 1]
+    shown = engine.play(trees, stand, actions, ids, True)
+    none, numbers = shown.tokens, np.zeros(0, np.int32)
+    replies, stops = pack(
+        told, columns, shown.episode, shown.rows, shown.ledger, shown.news,
+        none, numbers, none, numbers, none, numbers,
+    )  # fmt: skip
+    return fault, finals, replies, stops

@@ -130,14 +130,18 @@ class Replay:
         """What seeds each `ep.rng`: 64 bits that depend on its seed only, and tell nothing of the problem."""
         return mixed(self.seeds.astype(np.uint64)).tolist()
 
-    def step(self, actions: NDArray[Any], ids: NDArray[Any], brief: bool = False) -> Results:
+    @property
+    def stand(self) -> Stand:
+        """Where the episodes stand."""
+        return self._stand
+
+    def step(self, actions: NDArray[Any], ids: NDArray[Any]) -> Results:
         """Answer one round.
 
         Args:
             actions: int[A, 5], columns episode, kind, probe, count, argument, as in `env.episode`; sorted by
                 episode, of episodes that are live.
             ids: int[I], the branch ids of the actions in order.
-            brief: leave the columns of R rows empty, where nobody else asks for them; `news` tells enough.
 
         Misuse refuses that action (see `Results.rows`) and leaves the rest of the round as it is. PRUNE
         actions get no results.
@@ -149,8 +153,7 @@ class Replay:
         if index.has_forks:
             self._stand = self._stand.with_room(engine.room(index.trees, self._stand, actions))
         confidence = index.forest.confidence
-        brief = brief and self.log is None and confidence is None and not index.has_forks
-        shown = engine.play(index.trees, self._stand, actions, ids, brief and not index.trees.has_prm)
+        shown = engine.play(index.trees, self._stand, actions, ids, False)
         results = Results(
             index=index,
             episode=shown.episode,
