@@ -38,11 +38,13 @@ def compiled(function: F) -> F:
     """
     settings: Any = numba.config
     kept, settings.CACHE_DIR = settings.CACHE_DIR, str(_place(settings.CACHE_DIR))
+    # Nobody calls these from C, and a wrapper for that takes as long to compile as a small function.
+    options: Any = {"no_cfunc_wrapper": True}
     try:
-        return cast(F, numba.njit(cache=True, no_cfunc_wrapper=True)(function))
+        return cast(F, numba.njit(cache=True, **options)(function))
     except RuntimeError:
         # There is no such place.
-        return cast(F, numba.njit(function))
+        return cast(F, numba.njit(**options)(function))
     finally:
         settings.CACHE_DIR = kept
 
