@@ -120,8 +120,8 @@ def joined(
     return words, np.array(jobs, np.int64).reshape(-1, 3), texts
 
 
-def sound(fault: int) -> None:
-    """Raise FrameError if that is what `unpack` has found."""
+def complain(fault: int) -> None:
+    """Raise FrameError if `unpack` has found a fault."""
     if fault:
         raise FrameError(f"malformed frame: {FAULTS[fault]}")
 
@@ -139,7 +139,7 @@ def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.boo
     """
     words, jobs, texts = joined(frames)
     fault, actions, ids, finals, notes = unpack(words, jobs, live)
-    sound(fault)
+    complain(fault)
     errors: dict[int, str] = {}
     said: list[tuple[int, str]] = []
     for job, text in enumerate(texts):

@@ -9,7 +9,7 @@ from env import engine
 from env import stand as at
 from env.compiled import compiled, is_kept
 from env.episode import SPENT, TOKENS
-from env.frames import ROUND, FrameError, joined, pack, parted, read, sound, unpack, write
+from env.frames import ROUND, FrameError, complain, joined, pack, parted, read, unpack, write
 from env.replay import Replay
 from env.stand import Ints, Stand, Trees
 
@@ -98,7 +98,7 @@ class Playback:
                 fault, finals, replies, stops = turn(
                     replay.index.trees, replay.stand, words, jobs, replay.live, self.wanted
                 )
-                sound(fault)
+                complain(fault)
                 self._finish(finals)
                 return parted(replies, stops)
         told = read(sent, replay.live)
