@@ -132,7 +132,7 @@ def turn(
     told = np.empty((len(jobs), 2), np.int64)
     for job in range(len(jobs)):
         told[job, 0], told[job, 1] = words[jobs[job, 0] + ROUND], jobs[job, 1]
-    shown = engine.play(trees, stand, actions, ids, True)
+    shown = engine.play(trees, stand, actions, ids, columns & TOKENS == 0)
     none, numbers = shown.tokens, np.zeros(0, np.int32)
     replies, stops = pack(
         told, columns, shown.episode, shown.rows, shown.ledger, shown.news,

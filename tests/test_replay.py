@@ -1,6 +1,7 @@
 """The engine against a plain one, on random stores and random actions, misuse included."""
 
 import random
+import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from env import engine, frames, playback
 from env.compiled import SOURCES, compiled
 from env.engine import TOO_MANY
-from env.episode import BRANCH, EXTEND, FINISH, FORK, MAX_ACTIONS, PROBE, PRUNE, SAMPLE, SCORE
+from env.episode import BRANCH, EXTEND, FINISH, FORK, HEADER, MAGIC, MAX_ACTIONS, PROBE, PRUNE, SAMPLE, SCORE
 from env.index import Index
+from env.playback import Playback
 from env.replay import Replay
 from tests.forests import (
     INTERVAL,
@@ -288,8 +290,10 @@ def test_what_is_prepared_is_what_is_played(monkeypatch):
     playback.prepare(said.append)
     for index in (line(), tree()):
         run(index, solve)
+    opening = HEADER.pack(MAGIC, 1, 1, 0, 0, 0, 0) + struct.pack("5i", 0, BRANCH, 1, 1, 0)
+    assert Playback(Replay(line(), [0], [0]), [range(1)], wanted=0).answer([(0, opening)])
     assert said == ["compiling the replay engine, once"]
-    for function in (engine.play, engine.room, engine.grade, frames.unpack, frames.pack):
+    for function in (engine.play, engine.room, engine.grade, frames.unpack, frames.pack, playback.turn):
         assert len(function.signatures) == 1, function
     monkeypatch.undo()
     playback.prepare(said.append)
