@@ -16,10 +16,11 @@ def schedule(beta):
 async def solve(ep, max_branches, threshold):
     votes = Counter()
     while lacking := lacks(votes, max_branches, threshold):
-        branches = await ep.sample(lacking)
-        votes.update(ep.answer[b] for b in branches)
-        if len(branches) < lacking:
+        # One more than there are, where those do not do: how many are missing depends on what they would say.
+        branches = await ep.sample(min(lacking, max(1, ep.max_branches - votes.total())))
+        if not branches:
             break
+        votes.update(ep.answer[b] for b in branches)
     return majority(votes)
 
 
@@ -28,4 +29,4 @@ def lacks(votes, max_branches, threshold):
     for more in range(max_branches - read):
         if read + more > 1 and lead_confidence(first + more, second) > threshold:
             return more
-    return max_branches - read
+    return max(0, max_branches - read)

@@ -132,6 +132,8 @@ def turn(
     told = np.empty((len(jobs), 2), np.int64)
     for job in range(len(jobs)):
         told[job, 0], told[job, 1] = words[jobs[job, 0] + ROUND], jobs[job, 1]
+    # Nothing else is known here, whatever is asked for.
+    columns &= SPENT
     shown = engine.play(trees, stand, actions, ids, columns & TOKENS == 0)
     none, numbers = shown.tokens, np.zeros(0, np.int32)
     replies, stops = pack(

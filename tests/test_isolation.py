@@ -85,6 +85,13 @@ def test_what_python_thinks_of_a_program_is_not_said_to_whoever_plays_it(pool):
     assert (outcome.error, heard) == ("", [])
 
 
+def test_a_program_is_compiled_once_unless_its_code_is_too_long(pool):
+    for source, kept in ((QUIET, True), (QUIET + "    ep.max_branches\n" * 9_000, False)):
+        alike = [next(pool.run([job(source)], answer)) for _ in range(2)]
+        assert [outcome.error for outcome in alike] == ["", ""]
+        assert alike[0].settings == alike[1].settings and (source in pool._codes) == kept
+
+
 def test_many_jobs_come_back_once_each(pool):
     outcomes = list(pool.run((job(QUIET, k % 4) for k in range(60)), answer, concurrency=7))
     assert sorted(outcome.job for outcome in outcomes) == list(range(60))

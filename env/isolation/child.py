@@ -123,14 +123,25 @@ def _play(
     setup: Mapping[str, Any], tell: Callable[[dict[str, Any]], None], exchange: Callable[[bytes], bytes]
 ) -> None:
     program = {"__name__": setup["name"]}
-    given = setup["program"]
-    code = marshal.loads(given) if isinstance(given, bytes) else compile(given, lockstep.SOURCE_NAME, "exec")
-    exec(code, program)
+    exec(_code(setup["program"]), program)
     settings = lockstep.resolve(program, setup["beta"], wire.unpack(setup["overrides"]))
     tell(settings)
     pairs = zip(setup["seed_keys"], setup["max_branches"], strict=True)
     episodes = [episode.Episode(key, most, setup["tracing"]) for key, most in pairs]
     lockstep.play(program["solve"], settings, episodes, exchange)
+
+
+def _code(given: bytes | str) -> types.CodeType:
+    if isinstance(given, bytes):
+        code: types.CodeType = marshal.loads(given)
+        return code
+    code = compile(given, lockstep.SOURCE_NAME, "exec")
+    data = marshal.dumps(code)
+    if len(data) > wire.MAX_NOTICE:
+        data = b""
+    # Before any of it is run.
+    _say(episode.HEADER.pack(wire.CODE, 0, 0, 0, 0, 0, len(data)) + data)
+    return code
 
 
 def _exchange(frame: bytes) -> bytes:

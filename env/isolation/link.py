@@ -7,15 +7,14 @@ from typing import Any
 
 from env.episode import HEADER
 from env.frames import FrameError, body_size
-from env.isolation.wire import LENGTH, NOTICE, WireError, printable, unpack
+from env.isolation.wire import CODE, LENGTH, MAX_NOTICE, NOTICE, WireError, printable, unpack
 from env.lockstep import MAX_ROUNDS
 
 READ = 1 << 16
-MAX_NOTICE = 1 << 16
 # A read is charged at least this much of a job's traffic, so that a frame cannot be drip-fed byte by byte.
 LEAST_CHARGE = 1 << 10
 
-_NOTICE = NOTICE.to_bytes(4, "little")
+_NOTICE, _CODE = NOTICE.to_bytes(4, "little"), CODE.to_bytes(4, "little")
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class Link:
     """Speaks with one child in turns: it sends a frame, then waits for the reply.
 
     Attributes:
+        code: its program as code, once the child has sent it, unless it was given that; see `wire`.
         settings: what the controller's schedule resolved to, once the child has said so.
         unanswered: episodes whose final the child has not sent yet.
         unsent: the part of a reply that its pipe had no room for.
@@ -57,6 +57,7 @@ class Link:
 
     def __init__(self, inbox: int, outbox: int, episodes: int, tracing: bool, limits: Limits) -> None:
         self.inbox, self.outbox = inbox, outbox
+        self.code: bytes | None = None
         self.settings: dict[str, Any] | None = None
         self.unanswered = episodes
         self.unsent = memoryview(b"")
@@ -112,6 +113,12 @@ class Link:
             if message.startswith(_NOTICE):
                 self._notice(message[HEADER.size :])
                 continue
+            if message.startswith(_CODE):
+                # Its own program speaks before its settings are sent, and is not heard.
+                if self.code is not None or self.settings is not None:
+                    raise Failure("sent code out of turn")
+                self.code = message[HEADER.size :]
+                continue
             if buffer:
                 raise Failure("sent more than one frame in its turn")
             self._waited += time.monotonic() - self._turn_began
@@ -146,7 +153,7 @@ class Link:
     def _measure(self, header: bytes) -> int:
         """The size of a message from its header, if all that the header claims can be true."""
         magic, rounds, actions, ids, finals, notes, text = HEADER.unpack(header)
-        if magic == NOTICE:
+        if magic in (NOTICE, CODE):
             if any((rounds, actions, ids, finals, notes)) or text > MAX_NOTICE:
                 raise Failure("sent a malformed notice")
             return HEADER.size + int(text)

@@ -5,21 +5,20 @@ import os
 import selectors
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from env.isolation.link import Failure, Gone, Limits, Link
 from env.isolation.wire import pack, printable
 from env.isolation.zygote import IsolationError, Report, Zygote
-from env.lockstep import SOURCE_NAME
 
 Answer = Callable[[list[tuple[int, bytes]]], Sequence[bytes | Exception]]
 
 _TICK = 0.1
 _LINGER = 0.004
+# Programs of which the code is kept, as the first process to compile one has sent it.
+MAX_CODES = 16
 
 ENDED = "the process that isolates controllers ended; run this again"
 # The status of a process of whose end nobody is left to tell.
@@ -78,6 +77,7 @@ class Child:
     index: int
     serial: int
     link: Link
+    source: str
     answered: bool
     ended: bool = False
     error: str = ""
@@ -115,6 +115,7 @@ class Pool:
         self._selector.register(self._zygote, selectors.EVENT_READ)
         self._children: dict[int, Child] = {}
         self._by_pipe: dict[int, Child] = {}
+        self._codes: dict[str, bytes] = {}
         self._serial = 0
         self._spare: tuple[int, int, int] | None = None
         if self.level == "C" and not i_trust_this_code:
@@ -179,11 +180,12 @@ class Pool:
         assert self._spare is not None
         (serial, inbox, outbox), self._spare = self._spare, None
         link = Link(inbox, outbox, len(job.seed_keys), job.tracing, self.limits)
-        child = Child(index, serial, link, answered=not job.seed_keys)
+        child = Child(index, serial, link, job.source, answered=not job.seed_keys)
+        link.code = self._codes.get(job.source)
         self._children[child.serial] = self._by_pipe[inbox] = self._by_pipe[outbox] = child
         self._selector.register(inbox, selectors.EVENT_READ)
         setup = {
-            "program": _compiled(job.source),
+            "program": link.code or job.source,
             "beta": float(job.beta),
             "seed_keys": list(job.seed_keys),
             "max_branches": list(job.max_branches),
@@ -283,6 +285,10 @@ class Pool:
 
     def _outcome(self, child: Child, report: Report) -> Outcome:
         error, lost = child.error, False
+        if child.link.code and child.source not in self._codes:
+            if len(self._codes) >= MAX_CODES:
+                del self._codes[next(iter(self._codes))]
+            self._codes[child.source] = child.link.code
         if not error and not child.answered:
             error, lost = _cause(report, self.limits), report.status < 0
         return Outcome(child.index, child.link.settings, error, report.rss, report.cpu_seconds, lost)
@@ -307,17 +313,6 @@ class Pool:
         self._zygote = zygote
         self._selector.register(self._zygote, selectors.EVENT_READ)
         return [self._outcome(child, Report(child.serial, _UNTOLD, 0.0, 0)) for child in orphans]
-
-
-@lru_cache(maxsize=16)
-def _compiled(source: str) -> bytes | str:
-    """Its code, lest every process compile it anew; where it has none the source, for them to complain of."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return marshal.dumps(compile(source, SOURCE_NAME, "exec"))
-        except Exception:
-            return source
 
 
 def _cause(report: Report, limits: Limits) -> str:

@@ -4,11 +4,14 @@
             | l <items:u32> <value>... | m <items:u32> (<s value> <value>)...
 
 A notice is a header like a frame's with magic NOTICE, all counts zero but the last: the size of the value
-behind it. Whatever the trusted side sends over a job's pipe is preceded by its size (LENGTH): first the job,
-as Python's own `marshal` writes it, for nobody there has to mistrust it; then replies to frames. Over the
-control socket it sends an ORDER (kind, job): a START with the child's ends of the job's pipes attached, or a
-REAP, which kills the job's process if it still runs and is answered by a REPORT: job, status as of
-`os.wait4`, seconds of processor time, bytes of memory.
+behind it. A process that was given the source of its program sends the code first, likewise with magic CODE:
+bytes that nobody reads but other processes of the same program, which need not compile it anew; none where
+they are too many. Whatever the trusted side sends over a job's pipe is preceded by its size (LENGTH): first
+the job, as Python's own `marshal` writes it, for nobody there has to mistrust it; then replies to frames.
+
+Over the control socket it sends an ORDER (kind, job): a START with the child's ends of the job's pipes
+attached, or a REAP, which kills the job's process if it still runs and is answered by a REPORT: job, status
+as of `os.wait4`, seconds of processor time, bytes of memory.
 """
 
 import struct
@@ -18,7 +21,8 @@ from typing import Any
 LANDLOCK, LIMITS, SECCOMP = "landlock", "limits", "seccomp"
 LEVELS = {"A": {LANDLOCK, LIMITS, SECCOMP}, "B": {LIMITS, SECCOMP}, "C": {LIMITS}}
 
-NOTICE = 0x4E535454
+NOTICE, CODE = 0x4E535454, 0x43535454
+MAX_NOTICE = 1 << 16
 LENGTH = struct.Struct("<I")
 ORDER, START, REAP = struct.Struct("<II"), 1, 2
 REPORT = struct.Struct("<IidQ")

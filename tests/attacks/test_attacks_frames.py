@@ -55,6 +55,8 @@ MALFORMED = {
         "say(header(0, magic=0x4E535454, actions=1, text=1) + b'n')",
         "malformed notice",
     ),
+    "code of its own": ("say(header(0, magic=0x43535454, text=1) + b'x')", "code out of turn"),
+    "code that is too long": ("say(header(0, magic=0x43535454, text=1 << 20))", "malformed notice"),
     "leaving in mid-frame": ("say(header(finals=3)[:10])\nos._exit(0)", "ended before"),
     "leaving with all answers promised": ("say(header(finals=3))\nos._exit(0)", "ended before"),
     "leaving between frames": ("say(frame(finals=[(0, -1, 0)]))\nhear()\nos._exit(0)", "ended before"),
@@ -137,6 +139,11 @@ def test_refused_by_the_engine(rig, pool, name):
 def instead(source: str, call: str) -> str:
     """An attempt that makes `call` within the episode."""
     return source.replace("loot = attempt()", f"loot = {call}")
+
+
+def test_code_of_its_own_before_anybody_hears_of_its_settings(rig, pool):
+    attack = rig.attack(pool, raw("pass") + "\nsay(header(0, magic=0x43535454, text=1) + b'x')")
+    assert "code out of turn" in attack.outcome.error
 
 
 def test_more_branches_than_there_are(rig, pool):

@@ -5,6 +5,16 @@ import os
 import pytest
 from rig import attempt, raw
 
+
+def nested(depth: int) -> str:
+    """A short source of which the code is 20**depth lines long: each way out of a `try` has its `finally`."""
+    source = "def schedule(beta):\n return {}\nasync def solve(ep):\n"
+    for level in range(1, depth + 1):
+        indent = " " * level
+        source += f"{indent}try:\n" + f"{indent} if ep: return\n" * 20 + f"{indent}finally:\n"
+    return source + " " * (depth + 1) + "ep\n"
+
+
 # Each ends its job, for a reason that contains what follows.
 DEADLY = {
     "an endless loop": (attempt("while True: pass"), "processor time"),
@@ -26,6 +36,7 @@ DEADLY = {
     "a program without solve": ("def schedule(beta): return {}", "solve"),
     "source that is no source": ("def (", "SyntaxError"),
     "source of a million brackets": ("(" * 1_000_000, "SyntaxError"),
+    "source that is endless as code": (nested(6), "MemoryError"),
 }
 
 # Each comes to nothing: it is turned down in its episode, or takes nobody with it but its own process.
