@@ -16,7 +16,7 @@ def schedule(beta):
 async def solve(ep, max_branches, threshold):
     votes = Counter()
     while lacking := lacks(votes, max_branches, threshold):
-        # One more than there are, where those do not do: how many are missing depends on what they would say.
+        # Beyond the last that there is only one: how many more are missing hangs on what it would have said.
         branches = await ep.sample(min(lacking, max(1, ep.max_branches - votes.total())))
         if not branches:
             break

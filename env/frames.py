@@ -107,15 +107,11 @@ def joined(
     for span, frame in frames:
         if len(frame) < HEADER.size or len(frame) != HEADER.size + body_size(frame, len(span)):
             raise FrameError("malformed frame: its length is not what its header says")
-        length = HEADER.unpack_from(frame)[TEXT]
+        stop = len(frame) - HEADER.unpack_from(frame)[TEXT]
         jobs.append((place, span.start, span.stop))
-        if length:
-            texts.append(frame[len(frame) - length :])
-            frame = frame[: len(frame) - length]
-        else:
-            texts.append(b"")
-        parts.append(frame)
-        place += len(frame) // 4
+        parts.append(frame[:stop])
+        texts.append(frame[stop:])
+        place += stop // 4
     words = np.frombuffer(bytearray().join(parts), np.int32)
     return words, np.array(jobs, np.int64).reshape(-1, 3), texts
 
@@ -140,13 +136,8 @@ def read(frames: Sequence[tuple[range, bytes | bytearray]], live: NDArray[np.boo
     words, jobs, texts = joined(frames)
     fault, actions, ids, finals, notes = unpack(words, jobs, live)
     complain(fault)
-    errors: dict[int, str] = {}
-    said: list[tuple[int, str]] = []
-    for job, text in enumerate(texts):
-        if text:
-            _read_texts(finals[finals[:, 3] == job], notes[notes[:, 2] == job], text, errors, said)
     told = [(int(words[place + ROUND]), span) for place, (span, _) in zip(jobs[:, 0], frames, strict=True)]
-    return Round(told, actions, ids, finals, errors, said)
+    return Round(told, actions, ids, finals, *spoken(finals, notes, texts))
 
 
 @compiled
@@ -339,15 +330,22 @@ def put(words: NDArray[np.int32], at: int, values: NDArray[Any], first: int, las
     return at
 
 
-def _read_texts(
-    finals: Ints, notes: Ints, text: bytes | bytearray, errors: dict[int, str], said: list[tuple[int, str]]
-) -> None:
-    """The errors of one job's finals and then its notes, which lie in its text one behind the other."""
-    lengths = np.concatenate([finals[:, 2], notes[:, 1]])
-    stops = np.cumsum(lengths)
-    for row in np.flatnonzero(lengths).tolist():
-        part = printable(bytes(text[stops[row] - lengths[row] : stops[row]]))
-        if row < len(finals):
-            errors[int(finals[row, 0])] = part
-        else:
-            said.append((int(notes[row - len(finals), 0]), part))
+def spoken(
+    finals: Ints, notes: Ints, texts: Sequence[bytes | bytearray]
+) -> tuple[dict[int, str], list[tuple[int, str]]]:
+    """`errors` and `notes` of a `Round`: a job's text is its finals' errors and then its notes."""
+    errors: dict[int, str] = {}
+    said: list[tuple[int, str]] = []
+    for job, text in enumerate(texts):
+        if not text:
+            continue
+        ending, noting = finals[finals[:, 3] == job], notes[notes[:, 2] == job]
+        lengths = np.concatenate([ending[:, 2], noting[:, 1]])
+        stops = np.cumsum(lengths)
+        for row in np.flatnonzero(lengths).tolist():
+            part = printable(bytes(text[stops[row] - lengths[row] : stops[row]]))
+            if row < len(ending):
+                errors[int(ending[row, 0])] = part
+            else:
+                said.append((int(noting[row - len(ending), 0]), part))
+    return errors, said

@@ -9,7 +9,7 @@ from env import engine
 from env import stand as at
 from env.compiled import compiled, is_kept
 from env.episode import SPENT, TOKENS
-from env.frames import ROUND, FrameError, complain, joined, pack, parted, read, unpack, write
+from env.frames import ROUND, FrameError, complain, joined, pack, parted, read, spoken, unpack, write
 from env.replay import Replay
 from env.stand import Ints, Stand, Trees
 
@@ -94,45 +94,44 @@ class Playback:
         replay = self.replay
         if self._is_plain:
             words, jobs, texts = joined(sent)
-            if not any(texts):
-                fault, finals, replies, stops = turn(
-                    replay.index.trees, replay.stand, words, jobs, replay.live, self.wanted
-                )
-                complain(fault)
-                self._finish(finals)
-                return parted(replies, stops)
+            fault, finals, notes, replies, stops = turn(
+                replay.index.trees, replay.stand, words, jobs, replay.live, self.wanted
+            )
+            complain(fault)
+            self._finish(finals, *spoken(finals, notes, texts))
+            return parted(replies, stops)
         told = read(sent, replay.live)
-        now = len(replay.log or ())
-        self.notes += [(episode, now, text) for episode, text in told.notes]
-        self._finish(told.finals)
-        self.errors |= told.errors
+        self._finish(told.finals, told.errors, told.notes)
         return write(told, replay.step(told.actions, told.ids), self.wanted)
 
-    def _finish(self, finals: Ints) -> None:
+    def _finish(self, finals: Ints, errors: dict[int, str], notes: list[tuple[int, str]]) -> None:
+        now = len(self.replay.log or ())
+        self.notes += [(episode, now, text) for episode, text in notes]
         if len(finals):
             ended = finals[:, 0]
             seen = self.replay.finish(ended, finals[:, 1])
             for episode in ended[~seen].tolist():
                 self.errors[episode] = "ControllerError: the answer is no code that this episode has seen"
+            self.errors |= errors
 
 
 @compiled
 def turn(
     trees: Trees, stand: Stand, words: NDArray[np.int32], jobs: Ints, live: NDArray[np.bool_], columns: int
-) -> tuple[int, Ints, NDArray[np.int32], Ints]:
+) -> tuple[int, Ints, Ints, NDArray[np.int32], Ints]:
     """A round of which only news and ledgers are told, in one call: `unpack`, `play` and `pack`.
 
     Returns:
         What is wrong (a number of `env.frames.FAULTS`), upon which nothing was played; the finals, that are
-        yet to be graded; the replies, and where each ends.
+        yet to be graded, and the notes; the replies, and where each ends.
     """
-    fault, actions, ids, finals, _ = unpack(words, jobs, live)
+    fault, actions, ids, finals, notes = unpack(words, jobs, live)
     if fault:
         actions, ids = actions[:0], ids[:0]
     told = np.empty((len(jobs), 2), np.int64)
     for job in range(len(jobs)):
         told[job, 0], told[job, 1] = words[jobs[job, 0] + ROUND], jobs[job, 1]
-    # Nothing else is known here, whatever is asked for.
+    # Nothing else is known here, whatever is asked for. For a literal `brief` all would be compiled again.
     columns &= SPENT
     shown = engine.play(trees, stand, actions, ids, columns & TOKENS == 0)
     none, numbers = shown.tokens, np.zeros(0, np.int32)
@@ -140,4 +139,4 @@ def turn(
         told, columns, shown.episode, shown.rows, shown.ledger, shown.news,
         none, numbers, none, numbers, none, numbers,
     )  # fmt: skip
-    return fault, finals, replies, stops
+    return fault, finals, notes, replies, stops

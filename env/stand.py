@@ -38,10 +38,10 @@ OF_EPISODE = 11
 # in `Trees.roots`; where the order in which they are served begins in `Stand.orders`.
 POOL, SERVED_ROOTS, FIRST_ROOT, ORDER_AT = range(4)
 
-# Columns of `Stand.slots`. The node that the branch stands at; where the run of single children from its
-# first node ends; the node at which it was last probed, -1 for none; LIVE, EXHAUSTED or PRUNED (how a path
-# ended by itself is its node's to say); the answer code that its controller knows, UNASKED for none; tokens
-# of its path that the PRM has seen; children of its node that its forks have taken; scratch.
+# Columns of `Stand.slots`. The node that the branch stands at; where its path ends, if no paths fork; the
+# node at which it was last probed, -1 for none; LIVE, EXHAUSTED or PRUNED (how a path ended by itself is its
+# node's to say); the answer code that its controller knows, UNASKED for none; tokens of its path that the
+# PRM has seen; children of its node that its forks have taken; scratch.
 NODE, LAST, ASKED_AT, STATE, TOLD, SCORED, SERVED, TICKET = range(8)
 FRESH = (0, 0, -1, LIVE, UNASKED, 0, 0, 0)
 

@@ -140,7 +140,7 @@ def _code(given: bytes | str) -> types.CodeType:
     if len(data) > wire.MAX_NOTICE:
         data = b""
     # Before any of it is run.
-    _say(episode.HEADER.pack(wire.CODE, 0, 0, 0, 0, 0, len(data)) + data)
+    _tell(wire.CODE, data)
     return code
 
 
@@ -150,8 +150,11 @@ def _exchange(frame: bytes) -> bytes:
 
 
 def _notify(value: dict[str, Any]) -> None:
-    data = wire.pack(value)
-    _say(episode.HEADER.pack(wire.NOTICE, 0, 0, 0, 0, 0, len(data)) + data)
+    _tell(wire.NOTICE, wire.pack(value))
+
+
+def _tell(magic: int, data: bytes) -> None:
+    _say(episode.HEADER.pack(magic, 0, 0, 0, 0, 0, len(data)) + data)
 
 
 def _say(data: bytes) -> None:
