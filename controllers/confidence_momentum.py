@@ -55,7 +55,8 @@ async def solve(ep, initial, max_use, warm_up, patience, window, alpha, threshol
             ended = sorted((b for b in live if done[b]), key=extensions.get, reverse=True)
             pool.update([answer[b] for b in ended])
             winner, confidence = majority(pool), majority_confidence(pool)
-        extensions |= {b: extensions[b] + step for b, step in zip(live, steps, strict=True)}
+        for b, step in zip(live, steps, strict=True):
+            extensions[b] += step
         live = running
         average = (1 - alpha) * average + alpha * confidence
         history[-1] = average

@@ -1,7 +1,6 @@
 """Evaluation: controllers x stores x betas x seeds, split into units of work; a row an episode comes back."""
 
 import json
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 from env.costs.known import Known
 from env.costs.registry import check as check_cost
 from env.errors import UserError
-from env.executors import run_all
+from env.executors import processors, run_all
 from env.isolation.wire import WireError, pack
 from env.playback import prepare
 from env.program import GRID, Program, check
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 ISOLATIONS = ("strict", "batch", "none")
 # Starting worker processes costs a second; below this many episodes one process is done sooner.
 EPISODES_WORTH_WORKERS = 6_000
-EPISODES_A_UNIT = 5_000
+EPISODES_A_UNIT = 1_500
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def evaluate(
     chosen_by = [_chosen(store, problems) for store in stores]
     total = sum(map(len, chosen_by)) * len(programs) * len(betas) * len(seeds)
     if workers is None:
-        workers = (os.cpu_count() or 1) if total >= EPISODES_WORTH_WORKERS else 1
+        workers = len(processors()) if total >= EPISODES_WORTH_WORKERS else 1
     for store, chosen in zip(stores, chosen_by, strict=True):
         # In an archive units must be the same ones, however many processors there are.
         per_unit = len(seeds) if archive else _seeds_a_unit(len(seeds), len(chosen), workers)

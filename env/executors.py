@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
+from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
 from env.errors import UserError
@@ -25,7 +26,8 @@ def run_all(
 
     Args:
         executor: "serial" in this process, "processes" for worker processes of this machine (they are kept
-            for the next call), "ray" for the Ray cluster that this process is connected to, or a local one.
+            for the next call; as many as there are processors keep to one each), "ray" for the Ray cluster
+            that this process is connected to, or a local one.
         workers: how many processes; with one, "processes" is "serial".
 
     Raises:
@@ -70,11 +72,25 @@ def _processes(
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawned, never forked: a fork would copy whatever this process holds, its threads' locks included.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_begin)
+    places: SimpleQueue[int] = context.SimpleQueue()
+    if workers == len(processors()):
+        for place in processors():
+            places.put(place)
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(places,))
 
 
-def _begin() -> None:
-    """What a worker does first."""
+def processors() -> list[int]:
+    """The numbers of the processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _begin(places: "SimpleQueue[int]") -> None:
+    """What a worker does first; from `places` it takes the processor to keep to, if there are any."""
+    if not places.empty() and hasattr(os, "sched_setaffinity"):
+        # It takes turns with the children it plays, and finds what they have left in the caches.
+        os.sched_setaffinity(0, {places.get()})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

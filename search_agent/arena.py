@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from env.executors import processors
 from env.frontier import Reference, reference
 from env.program import GRID
 from search_agent.splits import Splits
@@ -157,7 +157,7 @@ class Arena:
     ) -> Episodes:
         from env.evaluate import evaluate
 
-        workers = self.workers or os.cpu_count() or 1
+        workers = self.workers or len(processors())
         apart = workers > 1 and len(stores) * len(programs) * len(self.betas) > 1
         with nullcontext() if apart else self._here:
             return evaluate(

@@ -13,7 +13,7 @@ from checkout import ROOT
 
 from env.errors import UserError
 from env.evaluate import evaluate
-from env.executors import run_all
+from env.executors import processors, run_all
 from env.program import Program
 from env.store import Store
 from tests import made_up
@@ -110,7 +110,7 @@ def test_workers_end_with_whoever_started_them(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, time\n"
-        "from env.executors import run_all\n"
+        "from env.executors import processors, run_all\n"
         "def work(pipe):\n"
         "    os.write(1, b'%d\\n' % os.getpid())\n"
         "    time.sleep(60)\n"
@@ -125,6 +125,32 @@ def test_workers_end_with_whoever_started_them(tmp_path):
     # The pipe is at its end when everybody who could write to it is gone.
     assert run.communicate(timeout=20)[0] == b""
     assert not any(running(worker) for worker in workers)
+
+
+@pytest.mark.skipif(len(processors()) < 2, reason="there is one processor")
+@pytest.mark.skipif(sys.platform != "linux", reason="processes choose their processors on Linux alone")
+def test_as_many_workers_as_processors_keep_to_one_each(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, time\n"
+        "from env.executors import processors, run_all\n"
+        "def work(unit):\n"
+        "    time.sleep(0.1)\n"
+        "    return tuple(processors())\n"
+        "if __name__ == '__main__':\n"
+        "    os.sched_setaffinity(0, processors()[:2])\n"
+        "    for workers in (2, 3):\n"
+        "        print(sorted({place for _, place in run_all(work, range(30), 'processes', workers)}))\n"
+    )
+    two = tuple(processors()[:2])
+    told = subprocess.run(
+        [sys.executable, program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert told.stdout.splitlines() == [str([(place,) for place in two]), str([two])]
 
 
 def running(process: int) -> bool:

@@ -11,7 +11,6 @@ Ends with a table, one sentence, and a report to look at. Interrupt it at any ti
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from env.commands.options import natural, positive
 from env.errors import UserError
+from env.executors import processors
 from env.program import needs
 from search_agent import proposers, start
 from search_agent.archive import Run
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace, rooms: Rooms) -> int:
         run = Run.create(options.out, config, stop)
     if len(lanes) > 1:
         # What they try must not wait for a round that is evaluated.
-        arena.workers = max(2, arena.workers or os.cpu_count() or 1)
+        arena.workers = max(2, arena.workers or len(processors()))
     baselines = [rooms.program(name) for name in PUBLISHED]
     held = frozenset.intersection(*(store.capabilities for store in arena.stores))
     sources = {name: rooms.program(name).source for name in rooms.controllers()}
