@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ISOLATIONS = ("strict", "batch", "none")
 # Starting worker processes costs a second; below this many episodes one process is done sooner.
 EPISODES_WORTH_WORKERS = 6_000
-EPISODES_A_UNIT = 1_500
+EPISODES_A_UNIT = 1_000
 
 
 @dataclass(frozen=True)
