@@ -43,10 +43,17 @@ class MathChecker:
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
 
-    def normalise(self, answers: Sequence[str]) -> list[str]:
-        """Each answer in math-verify's normal form: without units, and other spellings of the same."""
-        result = self._ask("normalise", list(answers))
-        return result if isinstance(result, list) else list(answers)
+    def normalise(self, answers: Sequence[str], at_once: int = 1_000) -> list[str]:
+        """Each answer in math-verify's normal form: without units, and other spellings of the same.
+
+        One that is beyond math-verify stays as it is, and with it those that are asked `at_once`.
+        """
+        normal: list[str] = []
+        for first in range(0, len(answers), at_once):
+            some = list(answers[first : first + at_once])
+            result = self._ask("normalise", some)
+            normal += result if isinstance(result, list) else some
+        return normal
 
     def understood(self, answer: str) -> bool:
         """Whether math-verify reads an expression in it."""

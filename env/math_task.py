@@ -12,12 +12,14 @@ import bisect
 import math
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from env.latex import CONTEXT, MAX_BITS, broken, evaluate, to_mp
 from env.math_checker import TaskError, checker
+from env.math_worker import is_plain
 
 _NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?)")
 _FRACTION = re.compile(r"(-?)(?:\\[dt]?frac\{(-?\d+)\}\{(\d+)\}|(\d+)/(\d+))")
@@ -67,7 +69,7 @@ class MathTask:
 
     def equal(self, first: str, second: str) -> bool:
         """Whether math-verify takes `second` for `first`."""
-        one, two = self.read([first, second])
+        one, two = self.reading(first), self.reading(second)
         if one.normal == two.normal:
             return True
         if not (one.values and two.values):
@@ -87,16 +89,21 @@ class MathTask:
         Raises:
             TaskError: the gold answer is no mathematical expression.
         """
-        (reading,) = self.read([gold])
+        reading = self.reading(gold)
         if not reading.sure and not checker().understood(gold):
             raise TaskError(
                 f"the gold answer {gold!r} is not a mathematical expression; correct it or try --task exact"
             )
         return self.equal(gold, answer)
 
-    def read(self, answers: Iterable[str]) -> list[Reading]:
-        """What can be said of each answer; remembered."""
-        answers = list(answers)
+    def reading(self, answer: str) -> Reading:
+        """What can be said of an answer."""
+        if answer not in self._readings:
+            self.read([answer])
+        return self._readings[answer]
+
+    def read(self, answers: Iterable[str]) -> None:
+        """Reads many answers at once, which is faster; what can be said of each is remembered."""
         new = [answer for answer in dict.fromkeys(answers) if answer not in self._readings]
         rest = []
         for answer in new:
@@ -107,10 +114,16 @@ class MathTask:
             if len(rest) == 1:
                 # It takes a while to start: let it, while the others are read.
                 checker().start()
-        if rest:
-            for answer, normal in zip(rest, checker().normalise(rest), strict=True):
-                self._readings[answer] = _read_normal(normal)
-        return [self._readings[answer] for answer in answers]
+        if not rest:
+            return
+        plain = [answer for answer in rest if is_plain(answer)]
+        others = [answer for answer in rest if not is_plain(answer)]
+        with ThreadPoolExecutor(1) as aside:
+            normal = checker().normalise(plain)
+            # A few of these take math-verify as long as all of those: meanwhile, those are read.
+            told = aside.submit(checker().normalise, others, at_once=1)
+            self._readings |= zip(plain, map(_read_normal, normal), strict=True)
+            self._readings |= zip(others, map(_read_normal, told.result()), strict=True)
 
     def index(self, answers: Iterable[str]) -> MathIndex:
         """An empty index for classing these answers."""
@@ -129,7 +142,7 @@ class MathIndex:
 
     def add(self, answer: str, number: int) -> None:
         """Makes `answer` the representative of class `number`."""
-        (reading,) = self._task.read([answer])
+        reading = self._task.reading(answer)
         self._normal.setdefault(reading.normal, number)
         if reading.signs:
             self._signs.setdefault(reading.signs, []).append((number, bool(reading.values)))
@@ -138,7 +151,7 @@ class MathIndex:
 
     def candidates(self, answer: str) -> list[int]:
         """The classes whose representatives `answer` may equal, in order."""
-        (reading,) = self._task.read([answer])
+        reading = self._task.reading(answer)
         found = {self._normal[reading.normal]} if reading.normal in self._normal else set()
         for value in reading.values:
             position = _position(value)
@@ -228,7 +241,11 @@ def _near(first: Any, second: Any) -> bool:
 
 def _position(value: Any) -> float:
     """Where a value stands on a line on which no two are further apart than they are as values."""
-    if abs(value) > 1e300:
-        return math.copysign(float(CONTEXT.ln(abs(to_mp(value)))), CONTEXT.re(to_mp(value)))
-    number = complex(value)
-    return math.asinh(number.real + 0.7 * number.imag)
+    try:
+        number = complex(value)
+    except OverflowError:
+        number = complex(math.inf)
+    position = math.asinh(number.real + 0.7 * number.imag)
+    if math.isfinite(position):
+        return position
+    return math.copysign(float(CONTEXT.ln(abs(to_mp(value)))), CONTEXT.re(to_mp(value)))

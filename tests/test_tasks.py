@@ -160,6 +160,12 @@ def test_a_question_without_end_counts_as_not_equal():
     assert mine.equal("1/2", "0.5") is True
 
 
+def test_many_answers_are_no_question_without_end():
+    """Each portion has its own time: a store of many answers must not lose their normal forms."""
+    answers = [rf"{number}\text{{ cm}}" for number in range(60_000)]
+    assert MathChecker(seconds=1).normalise(answers) == [str(number) for number in range(60_000)]
+
+
 def test_math_works_in_threads_and_after_a_fork():
     """math-verify alone does neither: its alarm needs the main thread."""
     found = []

@@ -85,10 +85,10 @@ def import_file(path: Path, store: Path, model: str, dataset: str, task: str, fo
         force=force,
     ) as writer:
         branches = [branch for problem in problems for branch in problem["each_branch"]]
+        trees = [_nodes(problem["each_branch"], interval) for problem in problems]
         writer.expect({answer for probes, _, final in branches for answer in (*probes, final)} - {UNPARSED})
-        for number, problem in enumerate(problems, 1):
+        for number, (problem, nodes) in enumerate(zip(problems, trees, strict=True), 1):
             with adding(f"{path}: problem {number}"):
-                nodes = _nodes(problem["each_branch"], interval)
                 writer.add_problem(problem["question"], problem["gold_answer"], nodes, unparsed=[UNPARSED])
 
 
