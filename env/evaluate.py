@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 ISOLATIONS = ("strict", "batch", "none")
 # Starting worker processes costs a second; below this many episodes one process is done sooner.
 EPISODES_WORTH_WORKERS = 6_000
-EPISODES_A_UNIT = 1_000
+# Few enough that no worker is left with much at the end; but a program that nobody vouches for is tried out
+# at the start of every unit, and waited for there if it hangs.
+EPISODES_A_UNIT, EPISODES_A_TRIAL = 1_000, 5_000
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,10 @@ def evaluate(
     if workers is None:
         workers = len(processors()) if total >= EPISODES_WORTH_WORKERS else 1
     for store, chosen in zip(stores, chosen_by, strict=True):
-        # In an archive units must be the same ones, however many processors there are.
-        per_unit = len(seeds) if archive else _seeds_a_unit(len(seeds), len(chosen), workers)
         for program in programs:
+            episodes = EPISODES_A_UNIT if program.trusted else EPISODES_A_TRIAL
+            # In an archive units must be the same ones, however many processors there are.
+            per_unit = len(seeds) if archive else _seeds_a_unit(len(seeds), len(chosen), episodes, workers)
             mode = isolation or ("none" if program.trusted else "strict")
             refusal = _refusal(program)
             for beta in betas:
@@ -154,9 +157,9 @@ def evaluate(
     return Episodes.joined([parts[at] for at in range(len(units))])
 
 
-def _seeds_a_unit(seeds: int, problems: int, workers: int) -> int:
-    """As many seeds for each unit, such that the last workers to finish do so together."""
-    units = -(-seeds // max(1, EPISODES_A_UNIT // max(1, problems)))
+def _seeds_a_unit(seeds: int, problems: int, episodes: int, workers: int) -> int:
+    """Seeds for a unit of up to so many episodes, such that the last workers to finish do so together."""
+    units = -(-seeds // max(1, episodes // max(1, problems)))
     if units > 1:
         units = -(-units // workers) * workers
     return -(-seeds // units)

@@ -185,7 +185,7 @@ def test_a_controller_that_hangs_on_one_problem_is_stopped_once(store, impatient
     body = "await ep.finish(await ep.branch(2))"
     costs = evaluate([store], [written("costs", body)], betas=[0.5], seeds=[0], workers=1).frame["decode"]
     hangs = written("hangs", f"{body}\nwhile sum(ep.tokens) == {costs[2]}:\n    pass")
-    rows = evaluate([store], [hangs], betas=[0.5], seeds=range(60), workers=1).frame
+    rows = evaluate([store], [hangs], betas=[0.5], seeds=range(600), workers=1).frame
     assert "processor time" in rows["error"][2]
     assert rows["error"][5:].str.starts_with(unit.NOT_RUN).all()
 
