@@ -67,9 +67,11 @@ def _split(source: str) -> list[str]:
 def _lines(source: str) -> list[str]:
     """Each line of a program as HTML, its tokens coloured as far as it can be tokenised."""
     lines = _split(source)
+    # Nothing behind a NUL is Python, and some of its tokenisers do not survive one.
+    python = "\n".join(lines).partition("\0")[0]
     marks: list[list[tuple[int, int, str]]] = [[] for _ in lines]
     try:
-        for token in tokenize.generate_tokens(io.StringIO("\n".join(lines) + "\n").readline):
+        for token in tokenize.generate_tokens(io.StringIO(python + "\n").readline):
             kind = (
                 "k"
                 if token.type == tokenize.NAME and keyword.iskeyword(token.string)
