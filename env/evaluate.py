@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 ISOLATIONS = ("strict", "batch", "none")
 # Starting worker processes costs a second; below this many episodes one process is done sooner.
 EPISODES_WORTH_WORKERS = 6_000
-# Few enough that no worker is left with much at the end; but a program that nobody vouches for is tried out
-# at the start of every unit, and waited for there if it hangs.
-EPISODES_A_UNIT, EPISODES_A_TRIAL = 1_000, 5_000
+# Few enough that no worker is left with much at the end. But an untrusted program is tried out at the start
+# of every unit, and waited for there if it hangs.
+EPISODES_A_UNIT = 1_000
+EPISODES_AN_UNTRUSTED_UNIT = 5_000
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def evaluate(
         workers = len(processors()) if total >= EPISODES_WORTH_WORKERS else 1
     for store, chosen in zip(stores, chosen_by, strict=True):
         for program in programs:
-            episodes = EPISODES_A_UNIT if program.trusted else EPISODES_A_TRIAL
+            episodes = EPISODES_A_UNIT if program.trusted else EPISODES_AN_UNTRUSTED_UNIT
             # In an archive units must be the same ones, however many processors there are.
             per_unit = len(seeds) if archive else _seeds_a_unit(len(seeds), len(chosen), episodes, workers)
             mode = isolation or ("none" if program.trusted else "strict")

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
+from contextlib import suppress
+from functools import lru_cache
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
@@ -26,8 +27,8 @@ def run_all(
 
     Args:
         executor: "serial" in this process, "processes" for worker processes of this machine (they are kept
-            for the next call; as many as there are processors keep to one each), "ray" for the Ray cluster
-            that this process is connected to, or a local one.
+            for the next call, and keep to a processor each where all of these have work), "ray" for the Ray
+            cluster that this process is connected to, or a local one.
         workers: how many processes; with one, "processes" is "serial".
 
     Raises:
@@ -47,7 +48,7 @@ def run_all(
 def _processes(
     function: Callable[[Unit], Result], units: Sequence[Unit], workers: int
 ) -> Iterator[tuple[Unit, Result]]:
-    pool = _pool(workers)
+    pool = _pool(workers, len(units) >= workers == len(processors()))
     done = False
     try:
         futures = {pool.submit(function, unit): unit for unit in units}
@@ -68,29 +69,31 @@ def _processes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-@cache
-def _pool(workers: int) -> ProcessPoolExecutor:
+@lru_cache(maxsize=1)
+def _pool(workers: int, settled: bool) -> ProcessPoolExecutor:
     # Spawned, never forked: a fork would copy whatever this process holds, its threads' locks included.
     context = multiprocessing.get_context("spawn")
     places: SimpleQueue[int] = context.SimpleQueue()
-    if workers == len(processors()):
+    if settled:
         for place in processors():
             places.put(place)
     return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(places,))
 
 
 def processors() -> list[int]:
-    """The numbers of the processors that this process may run on."""
+    """The numbers of the processors that we may run on."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
-def _begin(places: "SimpleQueue[int]") -> None:
+def _begin(places: SimpleQueue[int]) -> None:
     """What a worker does first; from `places` it takes the processor to keep to, if there are any."""
     if not places.empty() and hasattr(os, "sched_setaffinity"):
-        # It takes turns with the children it plays, and finds what they have left in the caches.
-        os.sched_setaffinity(0, {places.get()})
+        # It takes turns with the children it plays, and finds what they have left in the caches. Where that
+        # is not allowed, it is slower.
+        with suppress(OSError):
+            os.sched_setaffinity(0, {places.get()})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

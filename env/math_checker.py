@@ -18,6 +18,8 @@ from env.errors import UserError
 CPU_SECONDS = 2
 # Only where the kernel cannot limit CPU time, or the process sleeps, does the clock on the wall decide.
 WALL_SECONDS = 60
+# Answers that are normalised as one question, which takes a twentieth of those seconds.
+AT_ONCE = 1_000
 
 
 class TaskError(UserError):
@@ -43,16 +45,19 @@ class MathChecker:
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
 
-    def normalise(self, answers: Sequence[str], at_once: int = 1_000) -> list[str]:
-        """Each answer in math-verify's normal form: without units, and other spellings of the same.
-
-        One that is beyond math-verify stays as it is, and with it those that are asked `at_once`.
-        """
+    def normalise(self, answers: Sequence[str]) -> list[str]:
+        """Each answer in math-verify's normal form: without units, and other spellings of the same."""
         normal: list[str] = []
-        for first in range(0, len(answers), at_once):
-            some = list(answers[first : first + at_once])
+        for first in range(0, len(answers), AT_ONCE):
+            some = list(answers[first : first + AT_ONCE])
             result = self._ask("normalise", some)
-            normal += result if isinstance(result, list) else some
+            if isinstance(result, list):
+                normal += result
+            elif len(some) == 1:
+                normal += some
+            else:
+                # One of them was too much: the others must not suffer for it.
+                normal += [form for answer in some for form in self.normalise([answer])]
         return normal
 
     def understood(self, answer: str) -> bool:

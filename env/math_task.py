@@ -118,12 +118,16 @@ class MathTask:
             return
         plain = [answer for answer in rest if is_plain(answer)]
         others = [answer for answer in rest if not is_plain(answer)]
-        with ThreadPoolExecutor(1) as aside:
-            normal = checker().normalise(plain)
-            # A few of these take math-verify as long as all of those: meanwhile, those are read.
-            told = aside.submit(checker().normalise, others, at_once=1)
+        # A few of the others take math-verify as long as all the plain ones: meanwhile, these are read.
+        normal = checker().normalise(plain)
+        aside = ThreadPoolExecutor(1)
+        try:
+            told = [aside.submit(checker().normalise, [answer]) for answer in others]
             self._readings |= zip(plain, map(_read_normal, normal), strict=True)
-            self._readings |= zip(others, map(_read_normal, told.result()), strict=True)
+            for answer, future in zip(others, told, strict=True):
+                self._readings[answer] = _read_normal(*future.result())
+        finally:
+            aside.shutdown(cancel_futures=True)
 
     def index(self, answers: Iterable[str]) -> MathIndex:
         """An empty index for classing these answers."""

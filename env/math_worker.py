@@ -70,7 +70,8 @@ def main(seconds: int) -> None:
         name, *arguments = json.loads(line)
         _limit(seconds)
         print(json.dumps(functions[name](*arguments)), flush=True)
-        # The first expression takes a tenth of a second: now, while the answer is read.
+        # The first expression takes a tenth of a second: now, while the answer is read. Later it is known.
+        _limit(seconds)
         parse(r"\frac{1}{2}+x")
 
 

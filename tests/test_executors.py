@@ -135,12 +135,12 @@ def test_as_many_workers_as_processors_keep_to_one_each(tmp_path):
         "import os, time\n"
         "from env.executors import processors, run_all\n"
         "def work(unit):\n"
-        "    time.sleep(0.1)\n"
+        "    time.sleep(0.05)\n"
         "    return tuple(processors())\n"
         "if __name__ == '__main__':\n"
         "    os.sched_setaffinity(0, processors()[:2])\n"
         "    for workers in (2, 3):\n"
-        "        print(sorted({place for _, place in run_all(work, range(30), 'processes', workers)}))\n"
+        "        print(sorted({place for _, place in run_all(work, range(60), 'processes', workers)}))\n"
     )
     two = tuple(processors()[:2])
     told = subprocess.run(
@@ -148,6 +148,7 @@ def test_as_many_workers_as_processors_keep_to_one_each(tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert told.stdout.splitlines() == [str([(place,) for place in two]), str([two])]

@@ -160,10 +160,26 @@ def test_a_question_without_end_counts_as_not_equal():
     assert mine.equal("1/2", "0.5") is True
 
 
-def test_many_answers_are_no_question_without_end():
-    """Each portion has its own time: a store of many answers must not lose their normal forms."""
-    answers = [rf"{number}\text{{ cm}}" for number in range(60_000)]
-    assert MathChecker(seconds=1).normalise(answers) == [str(number) for number in range(60_000)]
+def test_an_answer_beyond_math_verify_costs_the_others_nothing():
+    beyond = r"$\binom{99999999}{4999999}$"
+    assert MathChecker(seconds=0).normalise([beyond, r"5\text{ cm}"]) == [beyond, "5"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no such alarms on this platform")
+def test_reading_many_answers_can_be_interrupted():
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    answers = [rf"the answer is \int_0^1 x^{{{number}}} dx" for number in range(1_000)]
+    started, before = time.monotonic(), signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 1.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            MathTask().read(answers)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - started < 10
 
 
 def test_math_works_in_threads_and_after_a_fork():

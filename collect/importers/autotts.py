@@ -85,6 +85,7 @@ def import_file(path: Path, store: Path, model: str, dataset: str, task: str, fo
         force=force,
     ) as writer:
         branches = [branch for problem in problems for branch in problem["each_branch"]]
+        # Before the writer waits for the process that reads mathematics, which is still starting.
         trees = [_nodes(problem["each_branch"], interval) for problem in problems]
         writer.expect({answer for probes, _, final in branches for answer in (*probes, final)} - {UNPARSED})
         for number, (problem, nodes) in enumerate(zip(problems, trees, strict=True), 1):
