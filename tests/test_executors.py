@@ -110,7 +110,7 @@ def test_workers_end_with_whoever_started_them(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, time\n"
-        "from env.executors import processors, run_all\n"
+        "from env.executors import run_all\n"
         "def work(pipe):\n"
         "    os.write(1, b'%d\\n' % os.getpid())\n"
         "    time.sleep(60)\n"
