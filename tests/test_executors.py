@@ -104,21 +104,25 @@ def test_whoever_stops_listening_is_not_kept_waiting():
     assert len(list(run_all(square, range(4), "processes", 2))) == 4
 
 
+def started(program: Path, text: str) -> subprocess.Popen:
+    """A program in a file of its own, which is where workers look for what they are to run."""
+    program.write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, env=environment)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_workers_end_with_whoever_started_them(tmp_path):
     """`kill -9` of a long evaluation must not leave its workers to eat up the machine."""
-    program = tmp_path / "program.py"
-    program.write_text(
+    run = started(
+        tmp_path / "program.py",
         "import os, time\n"
         "from env.executors import run_all\n"
         "def work(pipe):\n"
         "    os.write(1, b'%d\\n' % os.getpid())\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"
-        "    list(run_all(work, [1, 2], 'processes', 2))\n"
-    )
-    run = subprocess.Popen(
-        [sys.executable, program], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        "    list(run_all(work, [1, 2], 'processes', 2))\n",
     )
     workers = [int(run.stdout.readline()) for _ in range(2)]
     run.kill()
@@ -130,8 +134,8 @@ def test_workers_end_with_whoever_started_them(tmp_path):
 @pytest.mark.skipif(len(processors()) < 2, reason="there is one processor")
 @pytest.mark.skipif(sys.platform != "linux", reason="processes choose their processors on Linux alone")
 def test_as_many_workers_as_processors_keep_to_one_each(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text(
+    run = started(
+        tmp_path / "program.py",
         "import os, time\n"
         "from env.executors import processors, run_all\n"
         "def work(unit):\n"
@@ -140,18 +144,12 @@ def test_as_many_workers_as_processors_keep_to_one_each(tmp_path):
         "if __name__ == '__main__':\n"
         "    os.sched_setaffinity(0, processors()[:2])\n"
         "    for workers in (2, 3):\n"
-        "        print(sorted({place for _, place in run_all(work, range(60), 'processes', workers)}))\n"
+        "        print(sorted({place for _, place in run_all(work, range(60), 'processes', workers)}))\n",
     )
     two = tuple(processors()[:2])
-    told = subprocess.run(
-        [sys.executable, program],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert told.stdout.splitlines() == [str([(place,) for place in two]), str([two])]
+    told = run.communicate(timeout=120)[0].decode()
+    assert run.returncode == 0
+    assert told.splitlines() == [str([(place,) for place in two]), str([two])]
 
 
 def running(process: int) -> bool:
